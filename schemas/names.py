@@ -1,0 +1,100 @@
+"""Every topic, key, group, transactional id and header name, and why it is named so.
+
+One `prefix` separates deployments that share a Kafka cluster or a Redis.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from schemas.errors import ConfigError
+
+DEFAULT_PREFIX = "slipstream"
+
+#: Names the sequence table inside Faust. It shows in nothing but Faust's own logs: topic and ids are named below.
+SEQUENCE_TABLE = "sequences"
+
+# Headers of a dead letter: the message's provenance, as UTF-8 text. Its value and key are the raw bytes as they came.
+HEADER_REASON = "slipstream-reason"
+HEADER_ERROR = "slipstream-error"
+HEADER_TOPIC = "slipstream-topic"
+HEADER_PARTITION = "slipstream-partition"
+HEADER_OFFSET = "slipstream-offset"
+HEADER_TIMESTAMP_MS = "slipstream-timestamp-ms"
+#: Headers that the raw message itself carried are kept behind this prefix.
+HEADER_ORIGINAL_PREFIX = "original-"
+
+# Kafka allows [a-zA-Z0-9._-] in topic names, at most 249 characters; ':' separates Redis key parts. '.' and '_' collide in
+# Kafka's metric names, so '_' is not allowed in a prefix, since our own topics use '.'.
+_PREFIX = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9.-]{0,127}")
+
+
+@dataclass(frozen=True)
+class Names:
+    """The names of one deployment.
+
+    Raises:
+        ConfigError: the prefix cannot be part of a Kafka topic name.
+    """
+
+    prefix: str = DEFAULT_PREFIX
+
+    def __post_init__(self) -> None:
+        if not _PREFIX.fullmatch(self.prefix):
+            raise ConfigError(
+                f"prefix {self.prefix!r} cannot name Kafka topics: use 1 to 128 of a-z, A-Z, 0-9, '.', '-', "
+                "beginning with a letter or digit (setting `prefix`)"
+            )
+
+    # Topics. The three that carry one user's data have equal partition counts, and a user is in the same partition of each.
+    @property
+    def engagements(self) -> str:
+        """Raw events and forget requests, JSON, any key, any partitions."""
+        return f"{self.prefix}.engagements"
+
+    @property
+    def dead_letters(self) -> str:
+        """Raw messages that could not be read, untouched, with their provenance in headers."""
+        return f"{self.prefix}.engagements.dead-letters"
+
+    @property
+    def batches(self) -> str:
+        """Packed batches (schemas.batch), one per partition and linger window."""
+        return f"{self.prefix}.engagement-batches"
+
+    @property
+    def sequences(self) -> str:
+        """The compacted changelog: user id -> sequence (schemas.sequence). Read it with isolation level read_committed."""
+        return f"{self.prefix}.sequences"
+
+    # Consumer groups and transactional ids.
+    @property
+    def ingest_group(self) -> str:
+        return f"{self.prefix}-ingest"
+
+    @property
+    def sequence_app(self) -> str:
+        """Faust's application id, which is its consumer group too."""
+        return f"{self.prefix}-sequence"
+
+    def encoder_group(self, model_id: str) -> str:
+        return f"{self.prefix}-encoder-{model_id}"
+
+    def sequence_transactional_id(self, partition: int) -> str:
+        """Belongs to the partition, not to the worker, so that a new owner's InitProducerId fences the former one (KIP-98)."""
+        return f"{self.prefix}-sequences-{partition}"
+
+    # Redis keys.
+    def state_key(self, model_id: str, user: bytes) -> bytes:
+        """One key per user and model; a single key, so Redis Cluster needs no hash tag."""
+        return b"%s:%s:%s" % (self.prefix.encode(), model_id.encode(), user)
+
+    def state_key_pattern(self, model_id: str) -> str:
+        """A SCAN pattern for all states of a model."""
+        return f"{self.prefix}:{model_id}:*"
+
+    @property
+    def active_key(self) -> str:
+        """Holds the id of the model that rankers read. No model id can be `active`: ids are hexadecimal."""
+        return f"{self.prefix}:active"

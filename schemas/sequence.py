@@ -1,0 +1,112 @@
+"""The sequence: a user's newest events. The value of the compacted changelog `sequences`; the key is the user id in UTF-8.
+
+Layout, little endian, version 1:
+
+    offset  bytes
+    0       2     magic "SQ"
+    2       1     version
+    3       1     reserved, 0
+    4       4     CRC-32 (IEEE) of everything after it
+    8       8     forgotten_before_ms, i64: events until then, inclusive, are forgotten; 0 = none ever was
+    16      20 n  records: sorted by (timestamp_ms, item_id, action, surface), distinct, all later than forgotten_before_ms
+
+A record is `timestamp_ms i64, item_id i64, action u16, surface u16`.
+
+`merge` keeps the newest `capacity` of the union of two sequences' records that are later than both floors. It is commutative,
+associative and idempotent, so duplicates, replays and any order of arrival give the same bytes. Forgetting a user is a merge
+too, with a raised floor and no records: it needs no order either, and a late duplicate of a forgotten event stays forgotten.
+A sequence without records, like a tombstone, tells readers downstream to delete what they hold of the user.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.errors import SequenceError
+
+RECORD = np.dtype([("timestamp_ms", "<i8"), ("item_id", "<i8"), ("action", "<u2"), ("surface", "<u2")])
+RECORD_BYTES = RECORD.itemsize
+Records = NDArray[np.void]
+
+MAGIC = b"SQ"
+VERSION = 1
+DEFAULT_CAPACITY = 256
+_HEADER = struct.Struct("<2sBBIq")
+HEADER_BYTES = _HEADER.size
+_FLOOR = struct.Struct("<q")
+NO_RECORDS: Records = np.empty(0, RECORD)
+
+assert RECORD_BYTES == 20
+assert HEADER_BYTES == 16
+
+
+class Sequence(NamedTuple):
+    """A decoded sequence.
+
+    Attributes:
+        forgotten_before_ms: the floor; no record is at or before it.
+        records: `(n,)` of RECORD, sorted, distinct.
+    """
+
+    forgotten_before_ms: int
+    records: Records
+
+
+EMPTY = Sequence(0, NO_RECORDS)
+
+
+def encode_sequence(sequence: Sequence) -> bytes:
+    """The value's bytes. The records must be sorted and distinct, as `merge` returns them."""
+    body = _FLOOR.pack(sequence.forgotten_before_ms) + sequence.records.tobytes()
+    return _HEADER.pack(MAGIC, VERSION, 0, zlib.crc32(body), 0)[:8] + body
+
+
+def decode_sequence(value: bytes, where: str = "sequence") -> Sequence:
+    """Decode and verify a value. The records are a read-only view of it.
+
+    Raises:
+        SequenceError: truncated, damaged, or of another version. `where` (topic, partition, offset, user) begins the message.
+    """
+    if len(value) < HEADER_BYTES:
+        raise SequenceError(
+            f"{where}: {len(value)} bytes are too few for a sequence, its header alone has {HEADER_BYTES}"
+        )
+    magic, version, _, crc, floor = _HEADER.unpack_from(value)
+    if magic != MAGIC:
+        raise SequenceError(f"{where}: begins with {magic!r}, not {MAGIC!r}: this is no sequence")
+    if version != VERSION:
+        raise SequenceError(f"{where}: sequence version {version}, this build reads {VERSION}: upgrade it")
+    if (len(value) - HEADER_BYTES) % RECORD_BYTES:
+        raise SequenceError(
+            f"{where}: {len(value)} bytes are no whole number of {RECORD_BYTES}-byte records: it is truncated"
+        )
+    if zlib.crc32(memoryview(value)[8:]) != crc:
+        raise SequenceError(f"{where}: the checksum does not match: it is damaged")
+    return Sequence(floor, np.frombuffer(value, RECORD, offset=HEADER_BYTES))
+
+
+def sort_records(records: Records) -> Records:
+    """Sorted by all four fields, distinct. `(n,)` of RECORD -> `(m,)`, m <= n."""
+    if len(records) < 2:
+        return records
+    order = np.lexsort((records["surface"], records["action"], records["item_id"], records["timestamp_ms"]))
+    ordered = records[order]
+    packed = np.ascontiguousarray(ordered).view(np.dtype((np.void, RECORD_BYTES)))
+    distinct = np.empty(len(packed), bool)
+    distinct[0] = True
+    np.not_equal(packed[1:], packed[:-1], out=distinct[1:])
+    return ordered if distinct.all() else ordered[distinct]
+
+
+def merge(a: Sequence, b: Sequence, capacity: int = DEFAULT_CAPACITY) -> Sequence:
+    """The newest `capacity` records of the union that are later than both floors. `b`'s records may be in any order."""
+    floor = max(a.forgotten_before_ms, b.forgotten_before_ms)
+    records = sort_records(np.concatenate([a.records, b.records]))
+    if floor:
+        records = records[np.searchsorted(records["timestamp_ms"], floor, side="right") :]
+    return Sequence(floor, records[-capacity:])

@@ -1,0 +1,324 @@
+"""The state: what a ranker reads. The value of one Redis key per user and model. For other languages: docs/state-format.md.
+
+Layout, little endian, version 1. A header of 128 bytes, the user embedding, then slots:
+
+    offset  bytes
+    0       4     magic "SLPS"
+    4       1     version
+    5       1     kind: 1 = state; 2 = deleted (a short-lived marker: no embedding, no slots)
+    6       2     header_bytes, u16: 128 + 2 * embedding_dim, where the slots begin
+    8       8     model id
+    16      8     revision: random, new with each write; a writer names the one that its plan was made from
+    24      16    fence: id of the changelog topic (Kafka's topic UUID)
+    40      8     fence: offset of the changelog record that this state reflects, i64
+    48      4     fence: partition of the changelog, u32
+    52      2     length, u16: slots in use
+    54      2     capacity, u16: slots that the value has room for; those past `length` hold anything
+    56      2     layers, u16
+    58      2     kv_heads, u16
+    60      2     head_dim, u16
+    62      2     embedding_dim, u16
+    64      4     slot_bytes, u32
+    68      1     dtype of keys and values: 1 = int8 with fp16 scales
+    69      3     reserved, 0
+    72      8     newest_event_ms, i64: time of the newest event in the state; 0 if deleted
+    80      8     arrived_ms, i64: every event that reached the broker until then is in the state (it may hold later ones)
+    88      8     encoded_ms, i64: when the state was written
+    96      4     slots_crc, u32: CRC-32 (IEEE) of slots [0, length)
+    100     24    reserved, 0
+    124     4     header_crc, u32: CRC-32 (IEEE) of bytes [0, 124) and the embedding
+    128     2 d   user embedding, fp16, unit length
+
+    slot i at header_bytes + i * slot_bytes, the event that it encodes and its keys and values:
+    0       20                record (schemas.sequence.RECORD)
+    20      2 L G D           int8 [keys or values][layer][kv head][head_dim]
+            2 (2 L G)         fp16 scales [keys or values][layer][kv head]: x = int8 * scale
+
+CRC-32 is extendable, so an append continues `slots_crc` over its new slots alone, and a reader verifies a state in one call.
+Slots are in event order; slot i was computed from events 0 to i only, so it stays valid as long as they do.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.bundle import ModelShape
+from schemas.errors import StateError
+from schemas.sequence import RECORD, Records
+
+MAGIC = b"SLPS"
+VERSION = 1
+FIXED_BYTES = 128
+DTYPE_INT8 = 1
+_HEADER = struct.Struct("<4sBBH8s8s16sqIHHHHHHIB3xqqqI24xI")
+_CRC = struct.Struct("<I")
+_CRC_AT = FIXED_BYTES - _CRC.size
+NO_REVISION = bytes(8)  # what a writer names when its plan was made from no state
+
+# Where the write script (encoder/store) finds the fields that it compares, as [start, end) of the value.
+REVISION_AT = (16, 24)
+TOPIC_AT = (24, 40)
+OFFSET_AT = (40, 48)
+PARTITION_AT = (48, 52)
+
+#: A Redis string that grows in place is allocated up to twice its size, so capacity grows in steps, each a fresh value.
+CAPACITY_STEPS = (16, 32, 64, 128, 192, 256)
+
+assert _HEADER.size == FIXED_BYTES
+
+
+class Kind(IntEnum):
+    STATE = 1
+    DELETED = 2
+
+
+class Fence(NamedTuple):
+    """Orders the writes of a user: the changelog record that a state reflects. Offsets compare within one topic id only."""
+
+    topic_id: bytes  # 16 bytes
+    partition: int
+    offset: int
+
+
+class Header(NamedTuple):
+    """A decoded header. Times are Unix milliseconds.
+
+    Attributes:
+        embedding: `(d,)` f16, unit length; `(0,)` if deleted.
+    """
+
+    kind: Kind
+    model_id: str
+    revision: bytes
+    fence: Fence
+    length: int
+    capacity: int
+    newest_event_ms: int
+    arrived_ms: int
+    encoded_ms: int
+    slots_crc: int
+    embedding: NDArray[np.float16]
+
+
+@dataclass(frozen=True)
+class StateLayout:
+    """The layout's sizes for one model."""
+
+    shape: ModelShape
+    model_id: str
+
+    @cached_property
+    def slot(self) -> np.dtype[Any]:
+        """A slot as a structured dtype: `event` RECORD, `kv` int8 (2, L, G, D), `scales` fp16 (2, L, G)."""
+        s = self.shape
+        return np.dtype(
+            [
+                ("event", RECORD),
+                ("kv", "i1", (2, s.layers, s.kv_heads, s.head_dim)),
+                ("scales", "<f2", (2, s.layers, s.kv_heads)),
+            ]
+        )
+
+    @cached_property
+    def slot_bytes(self) -> int:
+        return self.slot.itemsize
+
+    @cached_property
+    def header_bytes(self) -> int:
+        """The fixed header and the embedding: what a reader fetches who needs only the embedding (GETRANGE 0 header_bytes-1)."""
+        return FIXED_BYTES + 2 * self.shape.d_model
+
+    def value_bytes(self, capacity: int) -> int:
+        return self.header_bytes + capacity * self.slot_bytes
+
+    def capacity_for(self, length: int) -> int:
+        """The smallest step with room for `length` slots."""
+        for step in CAPACITY_STEPS:
+            if length <= step <= self.shape.context:
+                return step
+        assert length <= self.shape.context, (length, self.shape.context)
+        return self.shape.context
+
+
+class State(NamedTuple):
+    """A decoded and verified state.
+
+    Attributes:
+        header: its header, `kind` STATE.
+        slots: `(length,)` of StateLayout.slot, a read-only view of the value.
+    """
+
+    header: Header
+    slots: NDArray[np.void]
+
+    @property
+    def events(self) -> Records:
+        """`(length,)` of RECORD."""
+        return self.slots["event"]
+
+
+def encode_header(header: Header, layout: StateLayout) -> bytes:
+    """The fixed header and the embedding, with its checksum."""
+    deleted = header.kind is Kind.DELETED
+    embedding = b"" if deleted else np.asarray(header.embedding, "<f2").tobytes()
+    s = layout.shape
+    fixed = _HEADER.pack(
+        MAGIC,
+        VERSION,
+        header.kind,
+        FIXED_BYTES + len(embedding),
+        bytes.fromhex(header.model_id),
+        header.revision,
+        header.fence.topic_id,
+        header.fence.offset,
+        header.fence.partition,
+        header.length,
+        header.capacity,
+        s.layers,
+        s.kv_heads,
+        s.head_dim,
+        len(embedding) // 2,
+        layout.slot_bytes,
+        DTYPE_INT8,
+        header.newest_event_ms,
+        header.arrived_ms,
+        header.encoded_ms,
+        header.slots_crc,
+        0,
+    )[:_CRC_AT]
+    return fixed + _CRC.pack(zlib.crc32(embedding, zlib.crc32(fixed))) + embedding
+
+
+def decode_header(value: bytes | memoryview, layout: StateLayout, where: str = "state") -> Header:
+    """Decode and verify the header and the embedding of a value, or of its first `layout.header_bytes` bytes.
+
+    Raises:
+        StateError: truncated, damaged, of another version, model or shape. `where` (the key) begins the message.
+    """
+    if len(value) < FIXED_BYTES:
+        raise StateError(f"{where}: {len(value)} bytes are too few for a state, its header alone has {FIXED_BYTES}")
+    (
+        magic,
+        version,
+        kind,
+        header_bytes,
+        model_id,
+        revision,
+        topic_id,
+        offset,
+        partition,
+        length,
+        capacity,
+        layers,
+        kv_heads,
+        head_dim,
+        embedding_dim,
+        slot_bytes,
+        dtype,
+        newest_event_ms,
+        arrived_ms,
+        encoded_ms,
+        slots_crc,
+        header_crc,
+    ) = _HEADER.unpack_from(value)
+    if magic != MAGIC:
+        raise StateError(f"{where}: begins with {magic!r}, not {MAGIC!r}: this is no state")
+    if version != VERSION:
+        raise StateError(f"{where}: state version {version}, this build reads {VERSION}: use a reader of that version")
+    if header_bytes != FIXED_BYTES + 2 * embedding_dim or len(value) < header_bytes:
+        raise StateError(
+            f"{where}: {len(value)} bytes, its header speaks of {header_bytes} with the embedding: it is truncated or damaged"
+        )
+    embedding = np.frombuffer(value, "<f2", embedding_dim, FIXED_BYTES)
+    if zlib.crc32(embedding.data, zlib.crc32(value[:_CRC_AT])) != header_crc:
+        raise StateError(f"{where}: the header's checksum does not match: it is damaged")
+    if model_id.hex() != layout.model_id:
+        raise StateError(f"{where}: made by model {model_id.hex()}, not {layout.model_id}")
+    s = layout.shape
+    expected = (s.layers, s.kv_heads, s.head_dim, layout.slot_bytes, DTYPE_INT8)
+    if (layers, kv_heads, head_dim, slot_bytes, dtype) != expected or kind not in (Kind.STATE, Kind.DELETED):
+        raise StateError(
+            f"{where}: (layers, kv_heads, head_dim, slot_bytes, dtype) are {(layers, kv_heads, head_dim, slot_bytes, dtype)}, "
+            f"the model has {expected}; kind {kind}"
+        )
+    if kind == Kind.STATE and (embedding_dim != s.d_model or not 0 < length <= capacity):
+        raise StateError(
+            f"{where}: length {length}, capacity {capacity}, embedding {embedding_dim}: its writer is broken"
+        )
+    return Header(
+        Kind(kind),
+        model_id.hex(),
+        revision,
+        Fence(topic_id, partition, offset),
+        length,
+        capacity,
+        newest_event_ms,
+        arrived_ms,
+        encoded_ms,
+        slots_crc,
+        embedding,
+    )
+
+
+def decode_slots(
+    value: bytes | memoryview, header: Header, layout: StateLayout, where: str = "state"
+) -> NDArray[np.void]:
+    """The `(length,)` slots of a whole value, verified; a read-only view.
+
+    Raises:
+        StateError: the value is shorter than its slots, or they do not match their checksum.
+    """
+    end = layout.value_bytes(header.length)
+    if len(value) < end:
+        raise StateError(f"{where}: {len(value)} bytes, {header.length} slots need {end}: it is truncated")
+    if zlib.crc32(memoryview(value)[layout.header_bytes : end]) != header.slots_crc:
+        raise StateError(f"{where}: the slots' checksum does not match: it is damaged")
+    return np.frombuffer(value, layout.slot, header.length, layout.header_bytes)
+
+
+def decode_state(value: bytes, layout: StateLayout, where: str = "state") -> State | None:
+    """Decode and verify a whole value; None for a deleted user.
+
+    Raises:
+        StateError: as `decode_header` and `decode_slots`.
+    """
+    header = decode_header(value, layout, where)
+    if header.kind is Kind.DELETED:
+        return None
+    return State(header, decode_slots(value, header, layout, where))
+
+
+def encode_state(header: Header, slots: NDArray[np.void], layout: StateLayout) -> bytes:
+    """A whole value, padded to its capacity."""
+    content = encode_header(header, layout) + slots.tobytes()
+    return content + bytes(layout.value_bytes(header.capacity) - len(content))
+
+
+def gather_past(
+    states: list[NDArray[np.void]], padded_length: int, layout: StateLayout
+) -> tuple[NDArray[np.int8], NDArray[np.float16], NDArray[np.int64]]:
+    """Lay several users' slots side by side as the graphs' past.
+
+    Args:
+        states: B arrays of slots, each `(length,)`, possibly empty.
+        padded_length: P, at least the longest length and at least 1.
+
+    Returns:
+        kv `(B, P, 2, L, G, D)` int8, scales `(B, P, 2, L, G)` f16, lengths `(B,)` i64. Padding is zero.
+    """
+    s = layout.shape
+    kv = np.zeros((len(states), padded_length, 2, s.layers, s.kv_heads, s.head_dim), np.int8)
+    scales = np.zeros((len(states), padded_length, 2, s.layers, s.kv_heads), np.float16)
+    lengths = np.fromiter(map(len, states), np.int64, len(states))
+    for row, slots in enumerate(states):
+        kv[row, : len(slots)] = slots["kv"]
+        scales[row, : len(slots)] = slots["scales"]
+    return kv, scales, lengths
