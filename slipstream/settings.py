@@ -1,0 +1,166 @@
+"""The settings: one frozen object, filled from flags, then the environment (`SLIPSTREAM_...`), then a TOML file, then defaults.
+
+The file is the one named by `--config` or `SLIPSTREAM_CONFIG`, else `slipstream.toml` in the working directory, if it is there.
+An unknown or unparsable key, in the file or in the environment, stops the start and is named. Nothing is read at import.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from schemas.errors import ConfigError
+from schemas.event import DEFAULT_MAX_FUTURE_MS
+from schemas.names import DEFAULT_PREFIX, Names
+from schemas.vocabulary import DEFAULT_ACTIONS, DEFAULT_SURFACES, Vocabulary
+
+ENV_PREFIX = "SLIPSTREAM_"
+CONFIG_VARIABLE = "SLIPSTREAM_CONFIG"
+DEFAULT_FILE = Path("slipstream.toml")
+DEFAULT_DATA_DIR = Path("var")
+
+Provider = Literal["tensorrt", "cuda", "cpu"]
+
+
+def _checked_prefix(prefix: str) -> str:
+    try:
+        return Names(prefix).prefix
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+
+
+class Settings(BaseSettings):
+    """Every setting of every command. A field's description is its documentation."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True, env_ignore_empty=True)
+
+    # Where things are.
+    kafka_bootstrap: str | None = Field(
+        None, description="Kafka's host:port list; unset: the local stack of `data_dir`"
+    )
+    kafka_options: dict[str, str] = Field(
+        default_factory=dict, description="More librdkafka options, such as SASL and TLS, as a table or a JSON object"
+    )
+    redis_url: SecretStr | None = Field(
+        None, description="redis:// or rediss:// URL, which may hold a password; unset: the local stack of `data_dir`"
+    )
+    prefix: Annotated[str, AfterValidator(_checked_prefix)] = Field(
+        DEFAULT_PREFIX, description="Begins every topic, group and key: deployments side by side differ in it"
+    )
+    data_dir: Path = Field(DEFAULT_DATA_DIR, description="Where the local stack, trained models and reports are kept")
+    bundle: Path | None = Field(None, description="The model bundle; unset: `<data_dir>/model`")
+
+    # What events may say.
+    actions: tuple[str, ...] = Field(
+        DEFAULT_ACTIONS, description="Names of actions; a name's position is its code; add only at the end"
+    )
+    surfaces: tuple[str, ...] = Field(DEFAULT_SURFACES, description="Names of surfaces, likewise")
+    unknown_names: Literal["reject", "other"] = Field(
+        "reject", description="What becomes of an unknown action or surface"
+    )
+    max_future_ms: int = Field(
+        DEFAULT_MAX_FUTURE_MS, ge=0, description="How far an event may be ahead of its arrival, ms"
+    )
+    max_age_ms: int = Field(0, ge=0, description="Events older than this at arrival are dead letters, ms; 0 = any age")
+
+    # Topics.
+    partitions: int = Field(
+        4, ge=1, le=10_000, description="Partitions of each topic that `topics create` makes: they bound parallelism"
+    )
+    replication_factor: int = Field(
+        1, ge=1, le=9, description="Replicas of each topic that `topics create` makes; 3 in production"
+    )
+
+    # States.
+    providers: tuple[Provider, ...] = Field(
+        ("cpu",), min_length=1, description="Execution providers in order of preference"
+    )
+    require_provider: Provider | None = Field(None, description="Refuse to start on a provider below this one")
+    threads: int = Field(1, ge=1, le=256, description="Threads of each ONNX Runtime session")
+    state_ttl_s: int = Field(
+        0, ge=0, description="Seconds after which a state that is not refreshed expires; 0 = never"
+    )
+    hot_cache_bytes: int = Field(
+        256 << 20, ge=0, description="Memory of an encoder for states that it wrote lately, bytes"
+    )
+    max_batch_users: int = Field(64, ge=1, le=4096, description="Most users that an encoder refreshes at once")
+    stale_after_ms: int = Field(
+        0, ge=0, description="A state older than this is STALE to `rank` and `state show`, ms; 0 = never"
+    )
+
+    # Running.
+    metrics_port: int = Field(
+        0, ge=0, le=65_535, description="Port of a stage's Prometheus endpoint on 127.0.0.1; 0 = none"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What a stage logs, at least")
+
+    _file: ClassVar[Path | None] = None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, cls._file)
+
+    @property
+    def names(self) -> Names:
+        return Names(self.prefix)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary(self.actions, self.surfaces)
+
+    @property
+    def bundle_dir(self) -> Path:
+        return self.bundle if self.bundle is not None else self.data_dir / "model"
+
+
+def load_settings(file: Path | None, flags: Mapping[str, Any]) -> Settings:
+    """Read the settings. Flags that are None were not given.
+
+    Raises:
+        ConfigError: a key is unknown or its value wrong, or the file cannot be read; the message names the key and its place.
+    """
+    path = _settings_file(file)
+    _refuse_unknown_variables()
+    sources: type[Settings] = type("Settings", (Settings,), {"_file": path, "__module__": __name__})
+    try:
+        settings = sources(**{key: value for key, value in flags.items() if value is not None})
+        _ = settings.vocabulary  # its own checks
+    except ValidationError as error:
+        wrong = "; ".join(f"`{'.'.join(map(str, e['loc']))}`: {e['msg']}" for e in error.errors(include_input=False))
+        raise ConfigError(f"settings ({_places(path)}): {wrong}") from None
+    except (ValueError, OSError) as error:  # not TOML, or a variable that should hold JSON and does not
+        cause = f": {error.__cause__}" if error.__cause__ else ""
+        raise ConfigError(f"settings ({_places(path)}): {error}{cause}") from None
+    return settings
+
+
+def _settings_file(file: Path | None) -> Path | None:
+    named = file or (Path(os.environ[CONFIG_VARIABLE]) if os.environ.get(CONFIG_VARIABLE) else None)
+    if named is not None and not named.is_file():
+        raise ConfigError(f"the settings file {named} does not exist: correct --config or {CONFIG_VARIABLE}")
+    if named is None and DEFAULT_FILE.is_file():
+        return DEFAULT_FILE
+    return named
+
+
+def _refuse_unknown_variables() -> None:
+    known = {ENV_PREFIX + name.upper() for name in Settings.model_fields} | {CONFIG_VARIABLE}
+    unknown = sorted(name for name in os.environ if name.upper().startswith(ENV_PREFIX) and name.upper() not in known)
+    if unknown:
+        raise ConfigError(f"environment: {', '.join(unknown)}: no such setting; `slipstream config` lists all")
+
+
+def _places(path: Path | None) -> str:
+    return f"flags, environment {ENV_PREFIX}*" + (f", {path}" if path else "")
