@@ -1,0 +1,62 @@
+"""Does it answer? Real protocol calls to Kafka and Redis."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import redis
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from schemas.errors import UnavailableError
+
+
+def kafka_cluster_id(bootstrap: str, timeout_s: float) -> str:
+    """Raises UnavailableError if no broker answers within `timeout_s`."""
+    quiet = logging.Logger(
+        "slipstream.stack.probe", logging.CRITICAL
+    )  # librdkafka tells stderr of every refused connection
+    try:
+        admin = AdminClient({"bootstrap.servers": bootstrap, "socket.timeout.ms": 6000}, logger=quiet)
+        return str(admin.list_topics(timeout=timeout_s).cluster_id)
+    except (KafkaException, ValueError) as error:
+        reason = error.args[0].str() if isinstance(error, KafkaException) else error
+        raise UnavailableError(f"Kafka does not answer at {bootstrap} ({reason}).") from error
+
+
+def redis_ping(url: str, timeout_s: float) -> None:
+    """Raises UnavailableError if Redis does not answer within `timeout_s`, refuses the credentials, or `url` is no Redis URL."""
+    _ask_redis(url, timeout_s, lambda client: client.ping())
+
+
+def redis_process_id(url: str, timeout_s: float) -> int:
+    return int(_ask_redis(url, timeout_s, lambda client: client.info("server"))["process_id"])
+
+
+def _ask_redis(url: str, timeout_s: float, question: Callable[[redis.Redis], Any]) -> Any:
+    once = Retry(NoBackoff(), 0)  # by default redis-py tries four times, seconds apart
+    try:
+        with redis.Redis.from_url(
+            url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=once
+        ) as client:
+            return question(client)
+    except (redis.RedisError, ValueError, OSError) as error:
+        raise UnavailableError(f"Redis does not answer at {masked(url)} ({error}).") from error
+
+
+def masked(url: str) -> str:
+    """The URL without its password."""
+    try:
+        parts = urlsplit(url)
+        if parts.password is None:
+            return url
+        host = parts.hostname or ""
+        where = f"{parts.username or ''}:***@{host}" + (f":{parts.port}" if parts.port else "")
+    except ValueError:
+        return "the given URL"
+    return urlunsplit(parts._replace(netloc=where))

@@ -1,0 +1,45 @@
+"""Redis on this machine: `redis-server` as a process."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+from slipstream.stack.process import HOST, spawn
+from slipstream.stack.runner import Notify
+from slipstream.stack.state import How, Part
+
+# Nothing is kept on disk: every state can be made again from the changelog, and snapshots would compete for the two cores.
+SETTINGS: Mapping[str, str] = MappingProxyType(
+    {"bind": HOST, "protected-mode": "yes", "save": '""', "appendonly": "no"}
+)
+
+
+@dataclass(frozen=True)
+class RedisServer:
+    binary: Path
+    settings: Mapping[str, str] = field(default_factory=lambda: SETTINGS)
+    how: How = How.PROCESS
+    listeners: tuple[str, ...] = ("client",)
+
+    def launch(self, directory: Path, ports: Mapping[str, int], notify: Notify) -> Part:
+        directory.mkdir(parents=True, exist_ok=True)
+        config = directory / "redis.conf"
+        lines = [f"{key} {value}" for key, value in self.settings.items()]
+        config.write_text(
+            "\n".join(["# Written at each start by slipstream/stack/redis.py", f"port {ports['client']}", *lines, ""])
+        )
+        log = directory / "redis.log"
+        process = spawn([str(self.binary), str(config)], log, os.environ)  # its working directory is the log's
+        return Part(
+            how=self.how,
+            address=f"redis://{HOST}:{ports['client']}/0",
+            ports=dict(ports),
+            process=process,
+            log=str(log),
+            started_at_ms=int(time.time() * 1000),
+        )
