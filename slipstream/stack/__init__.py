@@ -1,6 +1,7 @@
 """The local stack: real Apache Kafka and real Redis for people, tests, demo and benchmarks."""
 
 from slipstream.stack.choose import Machine
+from slipstream.stack.guard import running
 from slipstream.stack.launcher import PartStatus, StackStatus, current, down, start_part, status, stop_part, up
 from slipstream.stack.state import How, Part, PartName, Stack
 
@@ -14,6 +15,7 @@ __all__ = [
     "StackStatus",
     "current",
     "down",
+    "running",
     "start_part",
     "status",
     "stop_part",

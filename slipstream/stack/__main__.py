@@ -1,4 +1,7 @@
-"""A developer's door: `python -m slipstream.stack up | down | status --data-dir DIR`. People use `slipstream up`."""
+"""A developer's door: `python -m slipstream.stack up | down | status --data-dir DIR`. People use `slipstream up`.
+
+`guard` is for slipstream.stack.guard alone.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,15 @@ from pathlib import Path
 
 from schemas.errors import SlipstreamError
 from slipstream import stack
+from slipstream.stack.guard import wait_and_stop
+from slipstream.stack.state import PARTS
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m slipstream.stack", description=__doc__)
-    parser.add_argument("action", choices=["up", "down", "status"])
+    parser.add_argument("action", choices=["up", "down", "status", "guard"])
     parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--keep", nargs="*", choices=PARTS, default=[], help="guard: parts that go on")
     arguments = parser.parse_args()
     try:
         if arguments.action == "up":
@@ -21,6 +27,8 @@ def main() -> int:
             print(f"{running.kafka_bootstrap} {running.redis_url}")
         elif arguments.action == "down":
             print("stopped:", *stack.down(arguments.data_dir) or ("nothing",))
+        elif arguments.action == "guard":
+            wait_and_stop(arguments.data_dir, arguments.keep)
         else:
             found = stack.status(arguments.data_dir)
             print(found.kafka, found.redis, sep="\n")
