@@ -1,0 +1,76 @@
+"""The root command: options of all commands, and how errors end.
+
+Exit codes: 0 done; 1 unexpected; 2 usage or settings; 3 a program or package is missing; 4 bytes that do not keep their contract
+(event log, bundle, state); 5 topics; 6 Kafka or Redis cannot be reached; 7 fenced by another worker; 8 execution provider; 9 the
+oracle found a mismatch; 130 interrupted. docs/operations.md tells what to do about each.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from schemas.errors import SlipstreamError
+from slipstream.cli import data, demo, models, stack, stages, states
+from slipstream.cli.context import EXIT_INTERRUPTED, Context
+
+app = typer.Typer(
+    name="slipstream",
+    help="Keeps user embeddings fresh: engagement events from Kafka become PinFM states in Redis, which rankers cross with candidates.",
+    epilog="Each option here is a setting too: SLIPSTREAM_PREFIX, or `prefix` in slipstream.toml. `slipstream config` shows all.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def root(
+    command: typer.Context,
+    config: Annotated[
+        Path | None, typer.Option(help="Settings file [default: slipstream.toml, if it is there]")
+    ] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Local stack, models and reports [default: var]")] = None,
+    kafka_bootstrap: Annotated[
+        str | None, typer.Option(help="Kafka's host:port list [default: the local stack's]")
+    ] = None,
+    redis_url: Annotated[str | None, typer.Option(help="Redis URL [default: the local stack's]")] = None,
+    prefix: Annotated[str | None, typer.Option(help="Begins every topic, group and key [default: slipstream]")] = None,
+    bundle: Annotated[Path | None, typer.Option(help="Model bundle [default: DATA_DIR/model]")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error [default: info]")] = None,
+) -> None:
+    command.obj = Context(
+        config,
+        {
+            "data_dir": data_dir,
+            "kafka_bootstrap": kafka_bootstrap,
+            "redis_url": redis_url,
+            "prefix": prefix,
+            "bundle": bundle,
+            "log_level": log_level,
+        },
+    )
+
+
+for module in (stack, stages, data, models, states, demo):
+    module.register(app)
+
+
+def main() -> None:
+    """Run the command line and end the process with a documented exit code."""
+    try:
+        app()
+    except SlipstreamError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output went away, as `| head` does; closing stdout again must not fail either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

@@ -1,0 +1,113 @@
+"""`slipstream up`, `down`, `status`: the local stack; `slipstream config`: the settings."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from slipstream.cli.context import context
+from slipstream.stack import PartStatus, down, status, up
+
+
+def register(app: typer.Typer) -> None:
+    app.command("up")(_up)
+    app.command("down")(_down)
+    app.command("status")(_status)
+    app.command("config")(_config)
+
+
+def _up(command: typer.Context) -> None:
+    """Start Kafka and Redis: the given addresses, else Docker, else Java and Maven and a redis-server.
+
+    What runs already is kept. Other commands find them through the data directory.
+
+    Examples:
+
+      slipstream up
+
+      slipstream --data-dir /tmp/try up
+    """
+    ctx = context(command)
+    settings = ctx.settings
+    redis_url = settings.redis_url.get_secret_value() if settings.redis_url else None
+    stack = up(settings.data_dir, settings.kafka_bootstrap, redis_url, notify=ctx.say)
+    ctx.say(f"Kafka at {stack.kafka_bootstrap}, Redis ready; stop them with `slipstream down`")
+
+
+def _down(command: typer.Context) -> None:
+    """Stop what `slipstream up` started in the data directory. Its data stays."""
+    ctx = context(command)
+    if not down(ctx.settings.data_dir, notify=ctx.say):
+        ctx.say(f"nothing that `slipstream up` started runs in {ctx.settings.data_dir}")
+
+
+def _status(
+    command: typer.Context,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
+) -> None:
+    """Whether Kafka and Redis answer, where they are and where they log. Exit code 6 if one does not answer."""
+    ctx = context(command)
+    settings = ctx.settings
+    found = status(
+        settings.data_dir,
+        settings.kafka_bootstrap,
+        settings.redis_url.get_secret_value() if settings.redis_url else None,
+    )
+    if json:
+        ctx.emit({"healthy": found.healthy, "kafka": _as_json(found.kafka), "redis": _as_json(found.redis)})
+    else:
+        table = Table("part", "how", "address", "answers", "since", "log")
+        for part in (found.kafka, found.redis):
+            since = (
+                f"{datetime.fromtimestamp(part.started_at_ms / 1000, UTC):%Y-%m-%d %H:%M:%S}Z"
+                if part.started_at_ms
+                else "-"
+            )
+            table.add_row(
+                part.name,
+                part.how or "-",
+                part.address or "-",
+                "yes" if part.reachable else f"no: {part.detail}",
+                since,
+                str(part.log or "-"),
+            )
+        ctx.console.print(table)
+    if not found.healthy:
+        raise typer.Exit(6)
+
+
+def _as_json(part: PartStatus) -> dict[str, Any]:
+    return {
+        "how": part.how,
+        "address": part.address,
+        "running": part.running,
+        "reachable": part.reachable,
+        "detail": part.detail,
+        "pid": part.pid,
+        "started_at_ms": part.started_at_ms,
+        "log": str(part.log) if part.log else None,
+    }
+
+
+def _config(
+    command: typer.Context,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
+) -> None:
+    """Show every setting, its value and what it means. Passwords are masked."""
+    ctx = context(command)
+    settings = ctx.settings
+    values = settings.model_dump(mode="json")
+    values["kafka_options"] = {
+        key: "**********" if "password" in key or "secret" in key or "jaas" in key else value
+        for key, value in settings.kafka_options.items()
+    }
+    if json:
+        ctx.emit(values)
+        return
+    table = Table("setting", "value", "meaning")
+    for name, field in type(settings).model_fields.items():
+        table.add_row(name, str(values[name]), field.description)
+    ctx.console.print(table)
