@@ -7,7 +7,6 @@ own programs, as for `slipstream up`. Where none of them is there, the tests tha
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import uuid
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from slipstream.stack import Stack, running
+from slipstream.stack import Stack, down, running
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +28,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         notify=lambda message: print(message, file=sys.stderr),
     ) as started:
         yield started
-    shutil.rmtree(data_dir / "kafka" / "data", ignore_errors=True)  # the logs stay, pytest keeps three runs
+    down(data_dir, discard_data=True)  # the logs stay, pytest keeps three runs
 
 
 @pytest.fixture(scope="session")

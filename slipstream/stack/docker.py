@@ -12,7 +12,7 @@ from pathlib import Path
 
 from schemas.errors import UnavailableError
 from slipstream.stack.process import HOST
-from slipstream.stack.runner import Notify
+from slipstream.stack.runner import Notify, Remember
 from slipstream.stack.state import How, Part, PartName
 
 ENGINE_TIMEOUT_S = 10.0
@@ -58,6 +58,12 @@ class Compose:
             self.call("kill", name)
         self.call("rm", "--stop", "--force", name)
 
+    def discard(self, name: PartName) -> None:
+        """Deletes the data of a stopped part."""
+        self.call("rm", "--stop", "--force", "--volumes", name)  # those of the image
+        if name == "kafka":
+            self.call("down", "--volumes")  # and the named one
+
     def is_running(self, name: PartName) -> bool:
         return name in self.call("ps", "--services", "--status", "running", timeout_s=ENGINE_TIMEOUT_S).split()
 
@@ -71,16 +77,18 @@ class Container:
     how: How = How.DOCKER
     listeners: tuple[str, ...] = ("client",)
 
-    def launch(self, directory: Path, ports: Mapping[str, int], notify: Notify) -> Part:
+    def launch(self, directory: Path, ports: Mapping[str, int], notify: Notify, remember: Remember) -> Part:
         notify(f"starting {self.name} with Docker (the first time, its image is fetched)")
         port = ports["client"]
-        self.compose.call("up", "-d", self.name, env={f"SLIPSTREAM_{self.name.upper()}_PORT": str(port)})
-        return Part(
+        part = Part(
             how=self.how,
             address=f"{HOST}:{port}" if self.name == "kafka" else f"redis://{HOST}:{port}/0",
             ports=dict(ports),
             started_at_ms=int(time.time() * 1000),
         )
+        remember(part)
+        self.compose.call("up", "-d", self.name, env={f"SLIPSTREAM_{self.name.upper()}_PORT": str(port)})
+        return part
 
 
 def why_not(docker: Path) -> str | None:

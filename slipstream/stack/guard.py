@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from slipstream.stack import launcher
-from slipstream.stack.choose import Machine
+from slipstream.stack.choose import CHECKOUT, Machine
+from slipstream.stack.runner import Notify
 from slipstream.stack.state import PARTS, PartName, Stack
 
 
@@ -23,22 +24,33 @@ def running(
     kafka_bootstrap: str | None = None,
     redis_url: str | None = None,
     *,
+    kafka_options: Mapping[str, str] | None = None,
     ports: Mapping[PartName, int] | None = None,
-    notify: launcher.Notify = launcher.quiet,
+    notify: Notify = launcher.quiet,
     machine: Machine | None = None,
+    timeout_s: float = launcher.START_TIMEOUT_S,
 ) -> Iterator[Stack]:
     """`up`, and at the end `down` for what this call started; what ran in `data_dir` before goes on. Errors as of `up`."""
     before = launcher.status(data_dir, machine=machine)
-    keep = [name for name, part in zip(PARTS, (before.kafka, before.redis), strict=True) if part.running]
+    keep = [part.name for part in (before.kafka, before.redis) if part.running]
     with _guard(data_dir, keep):
         try:
-            yield launcher.up(data_dir, kafka_bootstrap, redis_url, ports=ports, notify=notify, machine=machine)
+            yield launcher.up(
+                data_dir,
+                kafka_bootstrap,
+                redis_url,
+                kafka_options=kafka_options,
+                ports=ports,
+                notify=notify,
+                machine=machine,
+                timeout_s=timeout_s,
+            )
         finally:
             stop_except(data_dir, keep, machine)
 
 
 @contextlib.contextmanager
-def _guard(data_dir: Path, keep: Sequence[PartName]) -> Iterator[None]:
+def _guard(data_dir: Path, keep: list[PartName]) -> Iterator[None]:
     command = [
         sys.executable,
         "-m",
@@ -49,20 +61,19 @@ def _guard(data_dir: Path, keep: Sequence[PartName]) -> Iterator[None]:
         "--keep",
         *keep,
     ]
-    package_root = Path(__file__).parents[2]
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, cwd=package_root, start_new_session=True
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, cwd=CHECKOUT, start_new_session=True
     ):
         yield  # leaving closes the pipe and waits for the guard, which finds nothing left to stop
 
 
-def wait_and_stop(data_dir: Path, keep: Sequence[PartName]) -> None:
+def wait_and_stop(data_dir: Path, keep: list[PartName]) -> None:
     """The guard's own work."""
     sys.stdin.buffer.read()
     stop_except(data_dir, keep, None)
 
 
-def stop_except(data_dir: Path, keep: Sequence[PartName], machine: Machine | None) -> None:
+def stop_except(data_dir: Path, keep: list[PartName], machine: Machine | None) -> None:
     for name in PARTS:
         if name not in keep:
             launcher.stop_part(data_dir, name, machine=machine)

@@ -12,10 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from schemas.errors import ConfigError, UnavailableError
 from slipstream.stack.maven import kafka_jars
-from slipstream.stack.process import HOST, spawn
-from slipstream.stack.runner import Notify
+from slipstream.stack.process import HOST, ProcessId, spawn
+from slipstream.stack.runner import Notify, Remember
 from slipstream.stack.state import How, Part
 
 # One node; two cores and their memory are shared with everything else. docker-compose.yml says the same to the container.
@@ -61,7 +63,7 @@ class JavaKafka:
     how: How = How.PROCESS
     listeners: tuple[str, ...] = ("client", "controller")
 
-    def launch(self, directory: Path, ports: Mapping[str, int], notify: Notify) -> Part:
+    def launch(self, directory: Path, ports: Mapping[str, int], notify: Notify, remember: Remember) -> Part:
         jars = kafka_jars(self.pom, self.cache_dir, self.maven, notify)
         java = [str(self.java), *HEAP, "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20", "-XX:+ExitOnOutOfMemoryError"]
         java += ["-Djava.awt.headless=true", f"-Dlog4j2.configurationFile={self.log4j}", "-cp", f"{jars}/*"]
@@ -70,15 +72,22 @@ class JavaKafka:
         properties.write_text(server_properties(directory, ports))
         cluster_id = _format_once(java, directory, properties)
         log = directory / "broker.log"
-        process = spawn([*java, "kafka.Kafka", str(properties)], log, _environment())
-        return Part(
+        part = Part(
             how=self.how,
             address=f"{HOST}:{ports['client']}",
             ports=dict(ports),
-            process=process,
             cluster_id=cluster_id,
             log=str(log),
             started_at_ms=int(time.time() * 1000),
+        )
+
+        def started(process: ProcessId) -> Part:
+            return msgspec.structs.replace(part, process=process)
+
+        return started(
+            spawn(
+                [*java, "kafka.Kafka", str(properties)], log, _environment(), lambda process: remember(started(process))
+            )
         )
 
 

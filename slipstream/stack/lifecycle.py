@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from schemas.errors import PrerequisiteError, UnavailableError
@@ -12,10 +13,6 @@ from slipstream.stack.docker import Compose
 from slipstream.stack.state import How, Part, PartName
 
 STOP_TIMEOUT_S = {"kafka": 20.0, "redis": 5.0}
-
-
-class DiedError(UnavailableError):
-    """The process ended before it answered."""
 
 
 def is_running(name: PartName, part: Part, data_dir: Path, machine: Machine) -> bool:
@@ -30,10 +27,13 @@ def is_running(name: PartName, part: Part, data_dir: Path, machine: Machine) -> 
     return True
 
 
-def ask(name: PartName, part: Part, timeout_s: float) -> None:
-    """Raises UnavailableError unless it answers, and is not a stranger that was given its port."""
+def ask(name: PartName, part: Part, timeout_s: float, kafka_options: Mapping[str, str] | None = None) -> None:
+    """`kafka_options` are for an address that was given: what is started here needs none.
+
+    Raises UnavailableError unless it answers, and is not a stranger that was given its port."""
     if name == "kafka":
-        cluster_id = probe.kafka_cluster_id(part.address, timeout_s)
+        options = kafka_options if part.how is How.EXTERNAL else None
+        cluster_id = probe.kafka_cluster_id(part.address, timeout_s, options)
         if part.cluster_id and cluster_id != part.cluster_id:
             raise UnavailableError(
                 f"Another Kafka (cluster {cluster_id}, not {part.cluster_id}) answers at {part.address}."
@@ -46,8 +46,10 @@ def ask(name: PartName, part: Part, timeout_s: float) -> None:
         probe.redis_ping(part.address, timeout_s)
 
 
-def wait_until_it_answers(name: PartName, part: Part, timeout_s: float) -> None:
-    """Raises DiedError if its process ends meanwhile, UnavailableError after `timeout_s`."""
+def wait_until_it_answers(
+    name: PartName, part: Part, timeout_s: float, kafka_options: Mapping[str, str] | None = None
+) -> None:
+    """Raises UnavailableError if its process ends meanwhile, or after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while True:
         left_s = max(0.1, deadline - time.monotonic())
@@ -55,13 +57,13 @@ def wait_until_it_answers(name: PartName, part: Part, timeout_s: float) -> None:
             if part.how is How.EXTERNAL or process.is_listening(
                 part.ports["client"]
             ):  # cheaper than a client for each try
-                ask(name, part, min(5.0, left_s))
+                ask(name, part, min(5.0, left_s), kafka_options)
                 return
             error = UnavailableError(f"Nothing listens at {part.address}.")
         except UnavailableError as caught:
             error = caught
         if part.process and process.find(part.process) is None:
-            raise DiedError(f"{name} ended before it answered at {part.address}.") from error
+            raise UnavailableError(f"{name} ended before it answered at {part.address}.") from error
         if time.monotonic() >= deadline:
             raise UnavailableError(f"{error} (waited {timeout_s:.0f} s)") from error
         time.sleep(0.05)

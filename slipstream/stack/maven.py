@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from schemas.errors import PrerequisiteError
+from schemas.errors import ConfigError, PrerequisiteError
 from slipstream.stack.state import locked
 
 CONTENTS = "contents.json"  # file name -> bytes
@@ -46,6 +46,16 @@ def kafka_jars(pom: Path, cache_dir: Path, maven: Path | None, notify: Callable[
         raise PrerequisiteError(
             "Apache Kafka is not in the cache yet and Maven (mvn), which fetches it, is not installed."
         )
+    try:
+        return _fetch(pom, entry, maven, notify)
+    except OSError as error:
+        raise ConfigError(
+            f"The cache {cache_dir} cannot be written: {error}. Name another one in XDG_CACHE_HOME."
+        ) from error
+
+
+def _fetch(pom: Path, entry: Path, maven: Path, notify: Callable[[str], None]) -> Path:
+    cache_dir = entry.parent
     with locked(cache_dir / f"{entry.name}.lock"):
         if is_whole(entry):  # another process was faster
             return entry

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -16,13 +16,15 @@ from redis.retry import Retry
 from schemas.errors import UnavailableError
 
 
-def kafka_cluster_id(bootstrap: str, timeout_s: float) -> str:
-    """Raises UnavailableError if no broker answers within `timeout_s`."""
+def kafka_cluster_id(bootstrap: str, timeout_s: float, options: Mapping[str, str] | None = None) -> str:
+    """`options`: librdkafka's, for security. Raises UnavailableError if no broker answers within `timeout_s`."""
     quiet = logging.Logger(
         "slipstream.stack.probe", logging.CRITICAL
     )  # librdkafka tells stderr of every refused connection
     try:
-        admin = AdminClient({"bootstrap.servers": bootstrap, "socket.timeout.ms": 6000}, logger=quiet)
+        admin = AdminClient(
+            {"socket.timeout.ms": 6000, **(options or {}), "bootstrap.servers": bootstrap}, logger=quiet
+        )
         return str(admin.list_topics(timeout=timeout_s).cluster_id)
     except (KafkaException, ValueError) as error:
         reason = error.args[0].str() if isinstance(error, KafkaException) else error

@@ -8,13 +8,16 @@ import random
 import signal
 import socket
 import subprocess
+import threading
 import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 import psutil
+
+from schemas.errors import UnavailableError
 
 HOST = "127.0.0.1"
 # Below every system's ephemeral range (Linux starts at 32768, macOS at 49152): a client that keeps dialling a local port of that
@@ -33,31 +36,59 @@ class ProcessId(msgspec.Struct, frozen=True):
     create_time_s: float
 
 
-def spawn(command: Sequence[str], log: Path, env: Mapping[str, str]) -> ProcessId:
-    """Starts `command` in a session of its own, so that Ctrl-C in the terminal does not reach it; output is appended to `log`."""
+def spawn(
+    command: Sequence[str], log: Path, env: Mapping[str, str], remember: Callable[[ProcessId], None]
+) -> ProcessId:
+    """Starts `command` in a session of its own, so that Ctrl-C in the terminal does not reach it; output goes to `log`.
+
+    `remember` writes the process down; no interrupt comes between its start and that. Raises UnavailableError if it cannot run.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     if log.exists() and log.stat().st_size > LOG_LIMIT_BYTES:
         log.replace(log.with_name(log.name + ".1"))
-    with log.open("ab") as output:
+    with interrupts_deferred(), log.open("ab") as output:
         output.write(f"{START_MARK} {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(command)}\n".encode())
         output.flush()
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=env,
-            cwd=log.parent,
-            start_new_session=True,
-        )
-    try:
-        identity = ProcessId(process.pid, psutil.Process(process.pid).create_time())
-    except psutil.NoSuchProcess:  # died at once and somebody reaped it; the log says why
-        identity = ProcessId(process.pid, 0.0)
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=env,
+                cwd=log.parent,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise UnavailableError(f"{command[0]} cannot be run: {error}") from error
+        try:
+            identity = ProcessId(process.pid, psutil.Process(process.pid).create_time())
+        except psutil.NoSuchProcess:  # died at once and somebody reaped it; the log says why
+            identity = ProcessId(process.pid, 0.0)
+        remember(identity)
     with warnings.catch_warnings():  # it is meant to go on when this object is gone
         warnings.simplefilter("ignore", ResourceWarning)
         del process
     return identity
+
+
+@contextlib.contextmanager
+def interrupts_deferred() -> Iterator[None]:
+    """SIGINT and SIGTERM act at the end of the block. In other threads Python delivers none, so nothing is to be done there."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in former:
+        signal.signal(number, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 def find(identity: ProcessId) -> psutil.Process | None:
@@ -70,7 +101,7 @@ def find(identity: ProcessId) -> psutil.Process | None:
             with contextlib.suppress(ChildProcessError):  # ours to reap only if we are its parent
                 os.waitpid(identity.pid, os.WNOHANG)
             return None
-    except psutil.NoSuchProcess:
+    except (psutil.NoSuchProcess, psutil.AccessDenied):  # the latter: another user's, so not ours
         return None
     return process
 

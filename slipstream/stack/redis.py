@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from slipstream.stack.process import HOST, spawn
-from slipstream.stack.runner import Notify
+import msgspec
+
+from slipstream.stack.process import HOST, ProcessId, spawn
+from slipstream.stack.runner import Notify, Remember
 from slipstream.stack.state import How, Part
 
 # Nothing is kept on disk: every state can be made again from the changelog, and snapshots would compete for the two cores.
@@ -26,7 +28,7 @@ class RedisServer:
     how: How = How.PROCESS
     listeners: tuple[str, ...] = ("client",)
 
-    def launch(self, directory: Path, ports: Mapping[str, int], notify: Notify) -> Part:
+    def launch(self, directory: Path, ports: Mapping[str, int], notify: Notify, remember: Remember) -> Part:
         directory.mkdir(parents=True, exist_ok=True)
         config = directory / "redis.conf"
         lines = [f"{key} {value}" for key, value in self.settings.items()]
@@ -34,12 +36,17 @@ class RedisServer:
             "\n".join(["# Written at each start by slipstream/stack/redis.py", f"port {ports['client']}", *lines, ""])
         )
         log = directory / "redis.log"
-        process = spawn([str(self.binary), str(config)], log, os.environ)  # its working directory is the log's
-        return Part(
+        part = Part(
             how=self.how,
             address=f"redis://{HOST}:{ports['client']}/0",
             ports=dict(ports),
-            process=process,
             log=str(log),
             started_at_ms=int(time.time() * 1000),
+        )
+
+        def started(process: ProcessId) -> Part:
+            return msgspec.structs.replace(part, process=process)
+
+        return started(
+            spawn([str(self.binary), str(config)], log, os.environ, lambda process: remember(started(process)))
         )

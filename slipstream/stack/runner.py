@@ -10,6 +10,7 @@ from typing import Protocol
 from slipstream.stack.state import How, Part
 
 Notify = Callable[[str], None]
+Remember = Callable[[Part], None]
 
 
 class Runner(Protocol):
@@ -21,8 +22,11 @@ class Runner(Protocol):
         """Names of the ports that it needs; empty for an address that was given."""
         ...
 
-    def launch(self, directory: Path, ports: Mapping[str, int], notify: Notify) -> Part:
-        """Starts it with its files in `directory` and returns at once: it may not answer yet."""
+    def launch(self, directory: Path, ports: Mapping[str, int], notify: Notify, remember: Remember) -> Part:
+        """Starts it with its files in `directory` and returns at once: it may not answer yet.
+
+        Calls `remember` with the part as soon as there is something to stop. Raises UnavailableError if it cannot be started.
+        """
         ...
 
 
@@ -34,5 +38,7 @@ class Given:
     how: How = How.EXTERNAL
     listeners: tuple[str, ...] = ()
 
-    def launch(self, directory: Path, ports: Mapping[str, int], notify: Notify) -> Part:
-        return Part(how=self.how, address=self.address)
+    def launch(self, directory: Path, ports: Mapping[str, int], notify: Notify, remember: Remember) -> Part:
+        part = Part(how=self.how, address=self.address)
+        remember(part)
+        return part
