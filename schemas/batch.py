@@ -5,7 +5,7 @@ Layout, little endian, version 1; n users, m records; columns, so that numpy rea
     offset  bytes
     0       4     magic "SLPB"
     4       1     version
-    5       3     reserved, 0
+    5       3     reserved: 0, and readers refuse anything else
     8       4     n, u32
     12      4     m, u32
     16      4     bytes of all keys together, u32
@@ -32,7 +32,8 @@ from schemas.sequence import RECORD, RECORD_BYTES, Records
 
 MAGIC = b"SLPB"
 VERSION = 1
-_HEADER = struct.Struct("<4sB3xIIII")
+_RESERVED = bytes(3)
+_HEADER = struct.Struct("<4sB3sIIII")
 HEADER_BYTES = _HEADER.size
 _USER_BYTES = 8 + 8 + 4 + 2
 
@@ -69,7 +70,10 @@ def encode_batch(batch: Batch) -> bytes:
             batch.records.tobytes(),
         )
     )
-    return _HEADER.pack(MAGIC, VERSION, len(batch.users), len(batch.records), len(keys), zlib.crc32(body)) + body
+    return (
+        _HEADER.pack(MAGIC, VERSION, _RESERVED, len(batch.users), len(batch.records), len(keys), zlib.crc32(body))
+        + body
+    )
 
 
 def decode_batch(value: bytes, where: str = "batch") -> Batch:
@@ -80,7 +84,7 @@ def decode_batch(value: bytes, where: str = "batch") -> Batch:
     """
     if len(value) < HEADER_BYTES:
         raise BatchError(f"{where}: {len(value)} bytes are too few for a batch, its header alone has {HEADER_BYTES}")
-    magic, version, n, m, key_bytes, crc = _HEADER.unpack_from(value)
+    magic, version, reserved, n, m, key_bytes, crc = _HEADER.unpack_from(value)
     if magic != MAGIC:
         raise BatchError(f"{where}: begins with {magic!r}, not {MAGIC!r}: this is no packed batch")
     if version != VERSION:
@@ -92,7 +96,7 @@ def decode_batch(value: bytes, where: str = "batch") -> Batch:
         raise BatchError(
             f"{where}: {len(value)} bytes, but its header speaks of {expected}: it is truncated or damaged"
         )
-    if zlib.crc32(memoryview(value)[HEADER_BYTES:]) != crc:
+    if reserved != _RESERVED or zlib.crc32(memoryview(value)[HEADER_BYTES:]) != crc:
         raise BatchError(f"{where}: the checksum does not match: it is damaged")
     at = HEADER_BYTES
     arrived_ms = np.frombuffer(value, "<i8", n, at)

@@ -17,11 +17,11 @@ SHA-256 of every file. So a bundle that was changed by a byte is a different mod
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
-from schemas.errors import BundleError
+from schemas.errors import BundleError, ConfigError
 from schemas.vocabulary import Vocabulary
 
 FORMAT: Literal["slipstream-bundle"] = "slipstream-bundle"
@@ -33,10 +33,11 @@ FILES = (*(f"{graph}.onnx" for graph in GRAPHS), *(f"{array}.npy" for array in A
 MODEL_ID_CHARS = 16
 SUB_TABLES = 8
 
+_T = TypeVar("_T")
 Positive = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
 
 
-class ModelShape(msgspec.Struct, frozen=True):
+class ModelShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The sizes of a PinFM. `context` events at most are in a state; the table of positions has one row more, for candidates."""
 
     layers: Positive
@@ -81,12 +82,13 @@ PRESETS: dict[str, ModelShape] = {
 }
 
 
-class FileEntry(msgspec.Struct, frozen=True):
+class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sha256: str
     bytes: int
 
 
-class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    # An unknown field would change nothing but the id's meaning: a field more is a new version.
     format: Literal["slipstream-bundle"] = FORMAT
     version: int = VERSION
     model_id: str
@@ -106,6 +108,20 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         return sha256(msgspec.json.encode(content, order="deterministic")).hexdigest()[:MODEL_ID_CHARS]
 
 
+class _Head(msgspec.Struct):
+    """The fields that every version has."""
+
+    format: Literal["slipstream-bundle"]
+    version: int
+
+
+def _decoded(text: bytes, kind: type[_T], where: str) -> _T:
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, BundleError, ConfigError) as error:
+        raise BundleError(f"{where}: not the manifest of a bundle: {error}") from None
+
+
 def encode_manifest(manifest: Manifest) -> bytes:
     return msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=2)
 
@@ -116,15 +132,11 @@ def decode_manifest(text: bytes, where: str) -> Manifest:
     Raises:
         BundleError: with `where` in its message.
     """
-    try:
-        head = msgspec.json.decode(text)
-        if isinstance(head, dict) and head.get("format") == FORMAT and head.get("version") != VERSION:
-            raise BundleError(
-                f"{where}: bundle version {head.get('version')}, this build reads {VERSION}: export the model again"
-            )
-        manifest = msgspec.json.decode(text, type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BundleError(f"{where}: not the manifest of a bundle: {error}") from None
+    # The version first: another version's fields need not decode as ours.
+    version = _decoded(text, _Head, where).version
+    if version != VERSION:
+        raise BundleError(f"{where}: bundle version {version}, this build reads {VERSION}: export the model again")
+    manifest = _decoded(text, Manifest, where)
     if set(manifest.files) != set(FILES) or len(manifest.item_seeds) != SUB_TABLES:
         raise BundleError(
             f"{where}: a bundle has the files {sorted(FILES)} and {SUB_TABLES} seeds; export the model again"

@@ -33,6 +33,10 @@ MAX_TIMESTAMP_MS = 253_402_300_799_999
 #: How far a producer's clock may be ahead of the broker's.
 DEFAULT_MAX_FUTURE_MS = 5 * 60 * 1000
 
+#: What msgspec raises on bytes that are no JSON, too deeply nested ones among them. Its ValidationError is a DecodeError too:
+#: catch that one first.
+_NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
 
 class Engagement(msgspec.Struct, frozen=True, gc=False):
     """The JSON object of an engagement event. Lengths of strings are checked in bytes by `Parser`."""
@@ -83,7 +87,7 @@ class ParserConfig(msgspec.Struct, frozen=True):
     #: What becomes of an unknown action or surface: a dead letter, or code 0.
     unknown_names: Literal["reject", "other"] = "reject"
     max_future_ms: Annotated[int, msgspec.Meta(ge=0)] = DEFAULT_MAX_FUTURE_MS
-    #: Events older than this are dead letters; 0 lets every age through.
+    #: Events older than this are dead letters; 0 lets every age through. A forget request is never too old.
     max_age_ms: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
@@ -113,16 +117,20 @@ class Parser:
             event = self._decode(value)
         except msgspec.ValidationError as error:
             return self._forget_or_raise(value, arrived_ms, error)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except _NOT_JSON as error:
             raise EventError("not_json", f"the message is not JSON: {error}") from None
         timestamp_ms = self._checked_timestamp(event.timestamp_ms, arrived_ms)
+        if self._config.max_age_ms and timestamp_ms < arrived_ms - self._config.max_age_ms:
+            raise EventError(
+                "too_old", f"`timestamp_ms` is {arrived_ms - timestamp_ms} ms before the message's arrival"
+            )
         item_id = event.item_id
         if isinstance(item_id, str):
             if not 0 < len(item_id.encode()) <= MAX_ITEM_BYTES:
                 raise EventError("bad_item_id", f"a string `item_id` must have 1 to {MAX_ITEM_BYTES} bytes")
             item_id = hash_item_id(item_id)
         elif not 0 <= item_id <= MAX_ITEM_ID:
-            raise EventError("bad_item_id", f"`item_id` {item_id} is not in [0, 2^63)")
+            raise EventError("bad_item_id", f"`item_id` {_shown(item_id)} is not in [0, 2^63)")
         return Event(
             _checked_user(event.user_id),
             timestamp_ms,
@@ -134,27 +142,25 @@ class Parser:
     def _forget_or_raise(self, value: bytes, arrived_ms: int, event_error: msgspec.ValidationError) -> Forget:
         try:
             request = self._decode_forget(value)
-        except (msgspec.ValidationError, UnicodeDecodeError) as error:
+        except msgspec.ValidationError as error:
             wrong = error if b'"forget_user"' in value else event_error
             raise EventError(
                 "wrong_shape", f"the message is JSON, but neither an event nor a forget request: {wrong}"
             ) from None
+        except _NOT_JSON as error:  # the event's decoder had stopped at a wrong field, before what is not JSON
+            raise EventError("not_json", f"the message is not JSON: {error}") from None
         return Forget(_checked_user(request.forget_user), self._checked_timestamp(request.timestamp_ms, arrived_ms))
 
     def _checked_timestamp(self, timestamp_ms: int, arrived_ms: int) -> int:
         if not 0 < timestamp_ms <= MAX_TIMESTAMP_MS:
             raise EventError(
                 "bad_timestamp",
-                f"`timestamp_ms` {timestamp_ms} is not in (0, {MAX_TIMESTAMP_MS}]: is it in milliseconds?",
+                f"`timestamp_ms` {_shown(timestamp_ms)} is not in (0, {MAX_TIMESTAMP_MS}]: is it in milliseconds?",
             )
         if timestamp_ms > arrived_ms + self._config.max_future_ms:
             # It would stay the newest event of its user for ever.
             raise EventError(
                 "in_the_future", f"`timestamp_ms` is {timestamp_ms - arrived_ms} ms after the message's arrival"
-            )
-        if self._config.max_age_ms and timestamp_ms < arrived_ms - self._config.max_age_ms:
-            raise EventError(
-                "too_old", f"`timestamp_ms` is {arrived_ms - timestamp_ms} ms before the message's arrival"
             )
         return timestamp_ms
 
@@ -166,6 +172,11 @@ class Parser:
             reason = "unknown_action" if field == "action" else "unknown_surface"
             raise EventError(reason, f"`{field}` {name[:MAX_NAME_CHARS]!r} is not one of {', '.join(codes)}")
         return code
+
+
+def _shown(number: int) -> str:
+    """For messages: JSON integers may have thousands of digits."""
+    return str(number) if abs(number) < 1 << 128 else "(a number of more than 38 digits)"
 
 
 def _checked_user(user_id: str) -> bytes:

@@ -5,7 +5,7 @@ Layout, little endian, version 1:
     offset  bytes
     0       2     magic "SQ"
     2       1     version
-    3       1     reserved, 0
+    3       1     reserved: 0, and readers refuse anything else
     4       4     CRC-32 (IEEE) of everything after it
     8       8     forgotten_before_ms, i64: events until then, inclusive, are forgotten; 0 = none ever was
     16      20 n  records: sorted by (timestamp_ms, item_id, action, surface), distinct, all later than forgotten_before_ms
@@ -76,7 +76,7 @@ def decode_sequence(value: bytes, where: str = "sequence") -> Sequence:
         raise SequenceError(
             f"{where}: {len(value)} bytes are too few for a sequence, its header alone has {HEADER_BYTES}"
         )
-    magic, version, _, crc, floor = _HEADER.unpack_from(value)
+    magic, version, reserved, crc, floor = _HEADER.unpack_from(value)
     if magic != MAGIC:
         raise SequenceError(f"{where}: begins with {magic!r}, not {MAGIC!r}: this is no sequence")
     if version != VERSION:
@@ -85,7 +85,7 @@ def decode_sequence(value: bytes, where: str = "sequence") -> Sequence:
         raise SequenceError(
             f"{where}: {len(value)} bytes are no whole number of {RECORD_BYTES}-byte records: it is truncated"
         )
-    if zlib.crc32(memoryview(value)[8:]) != crc:
+    if reserved or zlib.crc32(memoryview(value)[8:]) != crc:
         raise SequenceError(f"{where}: the checksum does not match: it is damaged")
     return Sequence(floor, np.frombuffer(value, RECORD, offset=HEADER_BYTES))
 
@@ -99,7 +99,7 @@ def sort_records(records: Records) -> Records:
     packed = np.ascontiguousarray(ordered).view(np.dtype((np.void, RECORD_BYTES)))
     distinct = np.empty(len(packed), bool)
     distinct[0] = True
-    np.not_equal(packed[1:], packed[:-1], out=distinct[1:])
+    distinct[1:] = packed[1:] != packed[:-1]  # the ufunc not_equal has no loop for void
     return ordered if distinct.all() else ordered[distinct]
 
 

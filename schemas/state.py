@@ -249,9 +249,10 @@ def decode_header(value: bytes | memoryview, layout: StateLayout, where: str = "
             f"{where}: (layers, kv_heads, head_dim, slot_bytes, dtype) are {(layers, kv_heads, head_dim, slot_bytes, dtype)}, "
             f"the model has {expected}; kind {kind}"
         )
-    if kind == Kind.STATE and (embedding_dim != s.d_model or not 0 < length <= capacity):
+    # A longer state than the model's context would make its graphs fail, and with them every row of their batch.
+    if kind == Kind.STATE and (embedding_dim != s.d_model or not 0 < length <= min(capacity, s.context)):
         raise StateError(
-            f"{where}: length {length}, capacity {capacity}, embedding {embedding_dim}: its writer is broken"
+            f"{where}: length {length}, capacity {capacity}, context {s.context}, embedding {embedding_dim}: its writer is broken"
         )
     return Header(
         Kind(kind),

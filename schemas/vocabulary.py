@@ -20,7 +20,7 @@ DEFAULT_ACTIONS = (OTHER, "view", "click", "like", "save", "share", "hide")
 DEFAULT_SURFACES = (OTHER, "home", "search", "related", "profile", "notification")
 
 
-class Vocabulary(msgspec.Struct, frozen=True, dict=True):
+class Vocabulary(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=True):
     """The actions and surfaces of a deployment.
 
     Raises:
