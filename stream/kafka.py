@@ -1,0 +1,162 @@
+"""How every client of this package reaches Kafka, and what Kafka's errors become.
+
+Options are given once, in librdkafka's words (`security.protocol`, `sasl.username`, ...), and translated for aiokafka, which
+Faust runs on.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+
+from schemas.errors import ConfigError, FencedError, SlipstreamError, TopicError, UnavailableError
+
+T = TypeVar("T")
+
+#: How long one question to a broker may take before it counts as not answered.
+REQUEST_TIMEOUT_S = 10.0
+
+# What aiokafka can be told, by librdkafka's name. Everything else in `options` is for librdkafka's clients alone.
+_SASL = {"sasl.username": "sasl_plain_username", "sasl.password": "sasl_plain_password"}
+_SASL_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+_SECRET_PARTS = ("password", "secret", "key.pem", "sasl.jaas", "sasl.oauthbearer.config")
+MASK = "********"
+
+
+@dataclass(frozen=True)
+class KafkaConfig:
+    """Where Kafka is and how to log in.
+
+    Attributes:
+        bootstrap_servers: `host:port`, several with commas.
+        options: librdkafka options for every client, such as SASL and TLS. Secrets in it are masked when it is printed.
+    """
+
+    bootstrap_servers: str
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        shown = {key: MASK if any(part in key for part in _SECRET_PARTS) else v for key, v in self.options.items()}
+        return f"KafkaConfig(bootstrap_servers={self.bootstrap_servers!r}, options={shown!r})"
+
+    def client(self, **more: Any) -> dict[str, Any]:
+        """A configuration for confluent-kafka; `more` is given with '_' for '.', and wins over `options`."""
+        ours = {key if key.endswith("_cb") else key.replace("_", "."): value for key, value in more.items()}
+        # librdkafka's own log would go straight to stderr; what matters of it reaches us as errors.
+        base: dict[str, Any] = {"log_level": 0, "log.connection.close": False, "reconnect.backoff.max.ms": 2000}
+        return {**base, **self.options, **ours, "bootstrap.servers": self.bootstrap_servers}
+
+    def aiokafka(self) -> dict[str, Any]:
+        """Security arguments of aiokafka's clients.
+
+        Raises:
+            ConfigError: a SASL mechanism that aiokafka or this translation does not know.
+        """
+        protocol = self.options.get("security.protocol", "plaintext").upper()
+        arguments: dict[str, Any] = {"security_protocol": protocol}
+        if protocol.startswith("SASL"):
+            mechanism = self.options.get("sasl.mechanism", self.options.get("sasl.mechanisms", "PLAIN")).upper()
+            if mechanism not in _SASL_MECHANISMS:
+                raise ConfigError(
+                    f"sasl.mechanism {mechanism}: aiokafka knows {', '.join(_SASL_MECHANISMS)} (setting `kafka_options`)"
+                )
+            arguments["sasl_mechanism"] = mechanism
+            arguments |= {theirs: self.options[ours] for ours, theirs in _SASL.items() if ours in self.options}
+        if protocol.endswith("SSL"):
+            arguments["ssl_context"] = self.ssl_context()
+        return arguments
+
+    def ssl_context(self) -> ssl.SSLContext:
+        """What `ssl.ca.location`, `ssl.certificate.location`, `ssl.key.location` and the like say, for Python's ssl.
+
+        Raises:
+            ConfigError: a file is missing or is no certificate.
+        """
+        options = self.options
+        try:
+            context = ssl.create_default_context(cafile=options.get("ssl.ca.location"))
+            if certificate := options.get("ssl.certificate.location"):
+                context.load_cert_chain(certificate, options.get("ssl.key.location"), options.get("ssl.key.password"))
+        except OSError as error:  # ssl.SSLError is one
+            raise ConfigError(f"TLS files of `kafka_options` cannot be loaded: {error}") from None
+        if options.get("ssl.endpoint.identification.algorithm", "https") == "none":
+            context.check_hostname = False
+        if options.get("enable.ssl.certificate.verification", "true").lower() == "false":
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+
+class Admin:
+    """An administration client that remembers why Kafka does not answer: a request that times out does not say so itself.
+
+    Raises:
+        ConfigError: librdkafka does not take an option.
+    """
+
+    def __init__(self, kafka: KafkaConfig) -> None:
+        self._kafka = kafka
+        self._cause: KafkaError | None = None
+        self.client = make(AdminClient, kafka.client(error_cb=self._remember), kafka)
+
+    def _remember(self, error: KafkaError) -> None:
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:
+            self._cause = error
+
+    def failed(self, error: KafkaException, what: str) -> SlipstreamError:
+        """The error of ours for a failed request."""
+        self._cause = None
+        self.client.poll(0)  # calls _remember
+        cause = f" ({self._cause.str()})" if self._cause else ""
+        return mapped(error, f"Kafka at {self._kafka.bootstrap_servers}{cause}, {what}")
+
+
+def make(client: Callable[..., T], configuration: dict[str, Any], kafka: KafkaConfig) -> T:
+    """Construct a confluent-kafka client; an option that it refuses becomes a ConfigError."""
+    try:
+        return client(configuration)
+    except (KafkaException, TypeError, ValueError) as error:
+        raise ConfigError(f"a Kafka client cannot be made with {kafka!r}: {reason(error)}") from None
+
+
+def reason(error: BaseException | KafkaError) -> str:
+    """What a confluent-kafka exception says, without its wrapping."""
+    inner = error.args[0] if isinstance(error, KafkaException) and error.args else error
+    return inner.str() if isinstance(inner, KafkaError) else str(inner)
+
+
+_FENCED = {KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED}
+_TOPIC = {
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError._UNKNOWN_PARTITION,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+}
+_AWAY = {
+    KafkaError._TRANSPORT,
+    KafkaError._TIMED_OUT,
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._RESOLVE,
+    KafkaError._MSG_TIMED_OUT,
+}
+
+
+def mapped(error: KafkaError | KafkaException, where: str) -> SlipstreamError:
+    """The error of ours for one of confluent-kafka's; `where` begins its message."""
+    inner = error.args[0] if isinstance(error, KafkaException) else error
+    message = f"{where}: {reason(error)}"
+    code = inner.code() if isinstance(inner, KafkaError) else None
+    if code in _FENCED:
+        return FencedError(message)
+    if code in _TOPIC:
+        return TopicError(
+            f"{message}; create the topics with `slipstream topics create`, or check the rights of this user"
+        )
+    if code in _AWAY or (isinstance(inner, KafkaError) and inner.retriable()):
+        return UnavailableError(f"{message}; is Kafka running, and is its address right?")
+    return SlipstreamError(message)

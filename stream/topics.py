@@ -1,0 +1,227 @@
+"""The topics: made with the settings that the stages rely on, and checked by every stage at its start.
+
+engagements                raw events              LogAppendTime: arrival is the broker's time, whatever producers' clocks say
+engagements.dead-letters   what could not be read  takes every message that `engagements` takes, and its provenance
+engagement-batches         packed batches          as many partitions as `sequences`
+sequences                  user -> sequence        compacted, zstd
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]
+
+from schemas.errors import TopicError, UnavailableError
+from schemas.names import Names
+from stream.kafka import REQUEST_TIMEOUT_S, Admin, KafkaConfig
+
+DAY_MS = 86_400_000
+MIB = 1 << 20
+
+#: The largest raw message: what parses is at most 16 KiB (schemas.event), the rest is room to catch mistakes as dead letters
+#: rather than to fail at the producer.
+RAW_MAX_MESSAGE_BYTES = 11 * MIB
+#: A raw message with its provenance in headers.
+DEAD_LETTER_MAX_MESSAGE_BYTES = RAW_MAX_MESSAGE_BYTES + MIB
+#: Ingest splits what is larger (stream.pack).
+BATCH_MAX_MESSAGE_BYTES = MIB
+#: One Kafka batch of the changelog, compressed. A sequence of 256 events has 5 KiB.
+SEQUENCES_MAX_MESSAGE_BYTES = 4 * MIB
+
+
+@dataclass(frozen=True)
+class TopicPlan:
+    name: str
+    partitions: int
+    config: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class TopicSummary:
+    """What `create_topics` found: partitions by topic, and which topics it made."""
+
+    partitions: Mapping[str, int]
+    created: tuple[str, ...]
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        return tuple(name for name in self.partitions if name not in self.created)
+
+
+def plan_topics(
+    names: Names, partitions: int, retention_ms: int = 7 * DAY_MS, dead_letter_retention_ms: int = 30 * DAY_MS
+) -> list[TopicPlan]:
+    """The four topics with the settings that matter."""
+    return [
+        TopicPlan(
+            names.engagements,
+            partitions,
+            {
+                "cleanup.policy": "delete",
+                "retention.ms": str(retention_ms),
+                "message.timestamp.type": "LogAppendTime",
+                "max.message.bytes": str(RAW_MAX_MESSAGE_BYTES),
+            },
+        ),
+        TopicPlan(
+            names.dead_letters,
+            partitions,
+            {
+                "cleanup.policy": "delete",
+                "retention.ms": str(dead_letter_retention_ms),
+                "max.message.bytes": str(DEAD_LETTER_MAX_MESSAGE_BYTES),
+            },
+        ),
+        TopicPlan(
+            names.batches,
+            partitions,
+            {
+                "cleanup.policy": "delete",
+                "retention.ms": str(retention_ms),
+                "max.message.bytes": str(BATCH_MAX_MESSAGE_BYTES),
+            },
+        ),
+        TopicPlan(
+            names.sequences,
+            partitions,
+            {
+                "cleanup.policy": "compact",
+                # The producers' codec as well, so that the broker does not compress again.
+                "compression.type": "zstd",
+                # The record's time is the arrival of the raw event, set by the sequence stage: freshness is measured from it.
+                "message.timestamp.type": "CreateTime",
+                "max.message.bytes": str(SEQUENCES_MAX_MESSAGE_BYTES),
+                # Only closed segments are compacted; a restarted worker reads what is not.
+                "segment.bytes": str(128 * MIB),
+                "segment.ms": str(DAY_MS // 4),
+                "min.cleanable.dirty.ratio": "0.3",
+                # What a user asked to forget is out of the log after two days at most, however quiet the partition is.
+                "max.compaction.lag.ms": str(DAY_MS),
+                # How long a tombstone can still be read by an encoder that was down.
+                "delete.retention.ms": str(DAY_MS),
+            },
+        ),
+    ]
+
+
+def create_topics(
+    kafka: KafkaConfig,
+    names: Names,
+    partitions: int,
+    replication_factor: int = 1,
+    *,
+    retention_ms: int = 7 * DAY_MS,
+    dead_letter_retention_ms: int = 30 * DAY_MS,
+) -> TopicSummary:
+    """Make the topics that are missing. Existing ones are left as they are, if the stages can work with them.
+
+    Raises:
+        TopicError: existing topics have partition counts that do not fit together or not `partitions`.
+        UnavailableError: no answer from Kafka.
+    """
+    admin = Admin(kafka)
+    plans = plan_topics(names, partitions, retention_ms, dead_letter_retention_ms)
+    existing = partition_counts(admin, [plan.name for plan in plans])
+    for name in (names.batches, names.sequences):
+        if existing.get(name, partitions) != partitions:
+            raise TopicError(
+                f"topic {name} exists with {existing[name]} partitions, not {partitions}: `engagement-batches` and `sequences` "
+                f"hold a user in the same partition, so their number cannot change. Use partitions {existing[name]}, or "
+                "another prefix, whose sequences a replay of the raw events rebuilds"
+            )
+    # `engagements` and the dead letters may have any number: ingest partitions anew by user.
+    missing = [plan for plan in plans if plan.name not in existing]
+    _create(admin, missing, replication_factor)
+    counts = {**existing, **{plan.name: plan.partitions for plan in missing}}
+    return TopicSummary({plan.name: counts[plan.name] for plan in plans}, tuple(plan.name for plan in missing))
+
+
+def _create(admin: Admin, plans: list[TopicPlan], replication_factor: int) -> None:
+    if not plans:
+        return
+    topics = [
+        NewTopic(p.name, num_partitions=p.partitions, replication_factor=replication_factor, config=dict(p.config))
+        for p in plans
+    ]
+    futures = admin.client.create_topics(
+        topics, operation_timeout=REQUEST_TIMEOUT_S, request_timeout=2 * REQUEST_TIMEOUT_S
+    )
+    for name, future in futures.items():
+        try:
+            future.result()
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:  # somebody else made it just now
+                continue
+            failed = admin.failed(error, f"topic {name} cannot be created")
+            raise failed if isinstance(failed, UnavailableError) else TopicError(str(failed)) from None
+
+
+def check_topics(kafka: KafkaConfig, names: Names) -> Mapping[str, int]:
+    """Check that the four topics are there and fit together; the partitions of each.
+
+    Raises:
+        TopicError: a topic is missing, or `engagement-batches` and `sequences` differ in partitions.
+        UnavailableError: no answer from Kafka.
+    """
+    wanted = [names.engagements, names.dead_letters, names.batches, names.sequences]
+    counts = partition_counts(Admin(kafka), wanted)
+    if missing := [name for name in wanted if name not in counts]:
+        raise TopicError(
+            f"{kafka.bootstrap_servers} has no topic {', '.join(missing)}: run `slipstream topics create`, "
+            f"or check the prefix ({names.prefix!r})"
+        )
+    batches, sequences = counts[names.batches], counts[names.sequences]
+    if batches != sequences:
+        raise TopicError(
+            f"topic {names.batches} has {batches} partitions and {names.sequences} has {sequences}, but both hold a user in the "
+            f"same partition. Somebody changed one of them: delete {names.batches if batches > sequences else names.sequences}, "
+            "run `slipstream topics create`, and replay the raw events"
+        )
+    return counts
+
+
+def partition_counts(admin: Admin, topics: list[str]) -> dict[str, int]:
+    """Partitions of those of `topics` that exist.
+
+    Raises:
+        UnavailableError: no answer from Kafka.
+        TopicError: the user may not see a topic.
+    """
+    futures = admin.client.describe_topics(TopicCollection(topics), request_timeout=REQUEST_TIMEOUT_S)
+    counts = {}
+    for topic, future in futures.items():
+        try:
+            counts[topic] = len(future.result().partitions)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise admin.failed(error, f"topic {topic}") from None
+    return counts
+
+
+def arrival_is_brokers_time(kafka: KafkaConfig, topic: str) -> bool:
+    """Whether the topic's timestamps are the broker's (LogAppendTime). Unknown, for lack of rights, counts as yes."""
+    admin, resource = Admin(kafka), ConfigResource(ResourceType.TOPIC, topic)
+    future = admin.client.describe_configs([resource], request_timeout=REQUEST_TIMEOUT_S)[resource]
+    try:
+        return bool(future.result()["message.timestamp.type"].value == "LogAppendTime")
+    except (KafkaException, KeyError):
+        return True
+
+
+def topic_id(kafka: KafkaConfig, topic: str) -> bytes:
+    """The topic's UUID, 16 bytes, big endian: a topic that is deleted and made again has another.
+
+    Raises:
+        TopicError, UnavailableError: it is missing, or Kafka does not answer.
+    """
+    admin = Admin(kafka)
+    future = admin.client.describe_topics(TopicCollection([topic]), request_timeout=REQUEST_TIMEOUT_S)[topic]
+    try:
+        uuid = future.result().topic_id
+    except KafkaException as error:
+        raise admin.failed(error, f"topic {topic}") from None
+    return struct.pack(">qq", uuid.get_most_significant_bits(), uuid.get_least_significant_bits())
