@@ -20,7 +20,7 @@ import numpy as np
 from schemas.sequence import RECORD_BYTES, Records
 
 
-class Kind(StrEnum):
+class PlanKind(StrEnum):
     """What a refresh does. Also a metric label."""
 
     HIT = "hit"  # the state holds the wanted events already
@@ -37,7 +37,7 @@ class Plan(NamedTuple):
         wanted: `(n,)` of RECORD, the events of the new state: a suffix of the sequence, a view of it.
     """
 
-    kind: Kind
+    kind: PlanKind
     kept: int
     wanted: Records
 
@@ -57,21 +57,21 @@ def plan(state_events: Records, sequence: Records, capacity: int = 256, keep: in
         keep: events that remain when a full window is anchored anew; at least min(keep, m) are always held.
     """
     if not len(sequence):
-        return Plan(Kind.DELETE, 0, sequence)
+        return Plan(PlanKind.DELETE, 0, sequence)
     if not len(state_events):
-        return Plan(Kind.FULL, 0, _anchor(sequence, capacity, keep))
+        return Plan(PlanKind.FULL, 0, _anchor(sequence, capacity, keep))
     held, asked = state_events.tobytes(), sequence.tobytes()
     wanted = sequence[_start(held, asked, capacity, keep) :]
     kept = _common_prefix(held, asked[len(asked) - len(wanted) * RECORD_BYTES :])
     if kept == len(wanted):
         if kept == len(state_events):
-            return Plan(Kind.HIT, kept, wanted)
+            return Plan(PlanKind.HIT, kept, wanted)
         # The newest events were deleted. No slot is missing, but the user embedding belongs to the last event and is not in
         # its slot: that one event is encoded again.
         kept -= 1
     if kept == 0:
-        return Plan(Kind.FULL, 0, _anchor(sequence, capacity, keep))
-    return Plan(Kind.APPEND if kept == len(state_events) else Kind.SUFFIX, kept, wanted)
+        return Plan(PlanKind.FULL, 0, _anchor(sequence, capacity, keep))
+    return Plan(PlanKind.APPEND if kept == len(state_events) else PlanKind.SUFFIX, kept, wanted)
 
 
 def _anchor(sequence: Records, capacity: int, keep: int) -> Records:

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from encoder.plan import Kind, plan
+from encoder.plan import PlanKind, plan
 from schemas.sequence import NO_RECORDS, RECORD, Records, sort_records
 
 CAPACITY, KEEP = 256, 192
@@ -49,7 +49,7 @@ def related_lists(draw: st.DrawFn, size: int) -> tuple[Records, Records]:
 def check(state: Records, sequence: Records, capacity: int, keep: int) -> None:
     made = plan(state, sequence, capacity, keep)
     m = len(sequence)
-    if made.kind is Kind.DELETE:
+    if made.kind is PlanKind.DELETE:
         assert m == 0
         assert made.kept == 0
         return
@@ -58,7 +58,7 @@ def check(state: Records, sequence: Records, capacity: int, keep: int) -> None:
     assert min(keep, m) <= n <= capacity
     assert made.wanted[: made.kept].tobytes() == state[: made.kept].tobytes()
     assert made.new_events.tobytes() == made.wanted[made.kept :].tobytes()
-    if made.kind is Kind.HIT:
+    if made.kind is PlanKind.HIT:
         assert made.kept == n == len(state)
         return
     assert made.kept < n, "a user embedding needs its last event encoded"
@@ -66,11 +66,11 @@ def check(state: Records, sequence: Records, capacity: int, keep: int) -> None:
     if made.kept < min(len(state), n - 1) and made.kept:
         assert made.wanted[made.kept] != state[made.kept]
     match made.kind:
-        case Kind.APPEND:
+        case PlanKind.APPEND:
             assert made.kept == len(state) > 0
-        case Kind.SUFFIX:
+        case PlanKind.SUFFIX:
             assert 0 < made.kept < len(state)
-        case Kind.FULL:
+        case PlanKind.FULL:
             assert made.kept == 0
 
 
@@ -93,7 +93,7 @@ def test_small_windows(lists: tuple[Records, Records]) -> None:
 def test_planning_again_from_the_new_state_is_a_hit() -> None:
     for state, sequence in ((NO_RECORDS, steps(0, 300)), (steps(0, 256), steps(1, 257)), (steps(3, 9), steps(0, 20))):
         wanted = plan(state, sequence).wanted
-        assert plan(wanted, sequence)[:2] == (Kind.HIT, len(wanted))
+        assert plan(wanted, sequence)[:2] == (PlanKind.HIT, len(wanted))
 
 
 def test_an_append_only_stream_is_anchored_anew_once_in_65_events() -> None:
@@ -101,36 +101,36 @@ def test_an_append_only_stream_is_anchored_anew_once_in_65_events() -> None:
     state, full = NO_RECORDS, []
     for stop in range(1, 1001):
         made = plan(state, steps(max(0, stop - CAPACITY), stop), CAPACITY, KEEP)
-        if made.kind is Kind.FULL:
+        if made.kind is PlanKind.FULL:
             full.append(stop)
         else:
-            assert made.kind is Kind.APPEND
+            assert made.kind is PlanKind.APPEND
             assert len(made.new_events) == 1
         state = made.wanted
     assert full == [1, *range(257, 1001, CAPACITY - KEEP + 1)]
 
 
 def test_kinds() -> None:
-    assert plan(NO_RECORDS, NO_RECORDS).kind is Kind.DELETE
-    assert plan(steps(0, 5), NO_RECORDS).kind is Kind.DELETE
-    assert plan(NO_RECORDS, steps(0, 5))[:2] == (Kind.FULL, 0)
-    assert plan(steps(0, 5), steps(0, 5))[:2] == (Kind.HIT, 5)
-    assert plan(steps(0, 5), steps(0, 8))[:2] == (Kind.APPEND, 5)
-    assert plan(steps(0, 5), events([0, 1, 2, 4, 5]))[:2] == (Kind.SUFFIX, 3)
-    assert plan(steps(0, 5), steps(1, 6))[:2] == (Kind.FULL, 0)
+    assert plan(NO_RECORDS, NO_RECORDS).kind is PlanKind.DELETE
+    assert plan(steps(0, 5), NO_RECORDS).kind is PlanKind.DELETE
+    assert plan(NO_RECORDS, steps(0, 5))[:2] == (PlanKind.FULL, 0)
+    assert plan(steps(0, 5), steps(0, 5))[:2] == (PlanKind.HIT, 5)
+    assert plan(steps(0, 5), steps(0, 8))[:2] == (PlanKind.APPEND, 5)
+    assert plan(steps(0, 5), events([0, 1, 2, 4, 5]))[:2] == (PlanKind.SUFFIX, 3)
+    assert plan(steps(0, 5), steps(1, 6))[:2] == (PlanKind.FULL, 0)
 
 
 def test_the_newest_event_deleted_keeps_all_but_the_new_last_one() -> None:
     made = plan(steps(0, 5), steps(0, 4))
-    assert (made.kind, made.kept, len(made.new_events)) == (Kind.SUFFIX, 3, 1)
-    assert plan(steps(0, 5), steps(0, 1))[:2] == (Kind.FULL, 0)
+    assert (made.kind, made.kept, len(made.new_events)) == (PlanKind.SUFFIX, 3, 1)
+    assert plan(steps(0, 5), steps(0, 1))[:2] == (PlanKind.FULL, 0)
 
 
 def test_a_late_event_before_a_long_window_does_not_matter() -> None:
     sequence = np.concatenate([steps(0, 4), steps(5, 205)])
     state = sequence[1:]
-    assert plan(state, sequence).kind is Kind.HIT  # 203 of 204, the window needs 192
-    assert plan(sequence[1:10], sequence[:10]).kind is Kind.FULL  # a short window must hold everything
+    assert plan(state, sequence).kind is PlanKind.HIT  # 203 of 204, the window needs 192
+    assert plan(sequence[1:10], sequence[:10]).kind is PlanKind.FULL  # a short window must hold everything
 
 
 def test_a_cold_user_with_a_full_sequence_gets_room_to_grow() -> None:
@@ -142,11 +142,11 @@ def test_the_bytes_of_a_record_across_two_others_are_not_that_record() -> None:
     straddling = np.frombuffer(steps(0x0101010101010101, 0x0101010101010103).tobytes()[8:28], RECORD)
     sequence = np.concatenate([steps(0x0101010101010101, 0x0101010101010103), straddling])
     made = plan(straddling, sequence, 8, 6)
-    assert made.kind is Kind.FULL  # found at its own place, too late for a window of min(6, 3) events
-    assert plan(straddling, sequence, 8, 1)[:2] == (Kind.HIT, 1)
+    assert made.kind is PlanKind.FULL  # found at its own place, too late for a window of min(6, 3) events
+    assert plan(straddling, sequence, 8, 1)[:2] == (PlanKind.HIT, 1)
 
 
 def test_a_state_that_is_a_strided_view() -> None:
     slots = np.zeros(6, [("event", RECORD), ("kv", "i1", 7)])
     slots["event"] = steps(0, 6)
-    assert plan(slots["event"], steps(0, 7))[:2] == (Kind.APPEND, 6)
+    assert plan(slots["event"], steps(0, 7))[:2] == (PlanKind.APPEND, 6)
