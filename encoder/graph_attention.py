@@ -1,0 +1,180 @@
+"""Attention in the graphs. Letters as in graphs.py and graph_heads.py; with one kv head the axis G is not there.
+
+In `encode` and `append` the order of operations is chosen so that **a slot's bytes depend on its events alone**: not on the
+batch, not on padding, not on whether its past came from Redis or was computed in the same run. What makes it so, on ONNX
+Runtime's CPU provider:
+- A row of a matrix product does not depend on the other rows (if there are two or more: a single one takes another way when the
+  right side is no constant; the runtime sees to that), and products are accumulated along the inner axis in order. Element-wise
+  operators and normalisations see one row.
+- What is left are the sums over keys, whose grouping changes with padding and with the split into past and new. So they are sums
+  of integers: exp(score - max) is rounded to multiples of 2^-15, and weight times value scale to 2^-17 of the most that all of
+  them can sum to; values are int8 already. Every partial sum is an integer below 2^24, exact in fp32 in any order. That rounding
+  changes an output by about a tenth of what int8 keys and values do.
+- Maxima are taken over keys that the query may see, and a masked key weighs exactly 0.
+
+`cross` stores nothing, so there speed decides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoder.graph_heads import Heads
+from encoder.graph_parts import linear
+from encoder.weights import Weights
+
+#: Scales are kept to normal fp16 numbers.
+MIN_SCALE, MAX_SCALE = 2.0**-14, 65504.0
+#: exp(score - max) is rounded to multiples of 1 / EXP_STEPS; 511 of them sum below 2^24.
+EXP_STEPS = 2**15
+#: The weights of a query sum to at most this plus their rounding, and times 127 that is below 2^24.
+WEIGHT_STEPS = 2**17
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What queries attend to, in one part or two (past, new); K counts the keys of all parts.
+
+    Attributes:
+        keys, values: of each part `(B, G, P or T, D)` f32 holding int8 values.
+        key_scale, value_scale: `(B, G, 1, K)` f32.
+        mask: 0 or MASKED, broadcasts to `(B, G, M, K)`.
+        value_scale_max: `(B, G, M, 1)` f32, the largest value_scale that each query sees.
+        sizes: i64 `(2,)`, keys of each part, if there are two.
+    """
+
+    keys: list[str]
+    values: list[str]
+    key_scale: str
+    value_scale: str
+    mask: str
+    value_scale_max: str
+    sizes: str | None
+
+
+@dataclass(frozen=True)
+class NewKeys:
+    """Keys and values of new tokens, quantised: scale = fp16(max |x| / 127) of each token, head, and k or v.
+
+    Attributes:
+        quantised: `(B, T, 2 G D)` f32 holding int8 values.
+        stored_scale: `(B, T, 2 G)` f16.
+        key, value: `(B, G, T, D)` f32.
+        key_scale, value_scale: `(B, G, 1, T)` f32.
+    """
+
+    quantised: str
+    stored_scale: str
+    key: str
+    value: str
+    key_scale: str
+    value_scale: str
+
+
+def queries(heads: Heads, weights: Weights, block: str, x: str) -> str:
+    """`(B, T, d)` normed -> `(B, G, M, D)`. 1 / sqrt(D) is put into the weights."""
+    root = np.sqrt(np.float32(heads.shape.head_dim))
+    scaled = {f"query.{part}": weights[f"{block}.query.{part}"] / root for part in ("weight", "bias")}
+    return heads.rows(linear(heads.net, scaled, "query", x), heads.shape.head_dim)
+
+
+def new_keys(heads: Heads, weights: Weights, block: str, x: str) -> NewKeys:
+    """`(B, T, d)` normed -> keys and values."""
+    net, s = heads.net, heads.shape
+    kv = net.reshape(linear(net, weights, f"{block}.key_value", x), 0, 0, 2 * s.kv_heads, s.head_dim)
+    largest = net("ReduceMax", net("Abs", kv), net.i64(-1), keepdims=1)  # (B, T, 2 G, 1)
+    scale = net("Clip", net("Mul", largest, net.f32(1 / 127)), net.f32(MIN_SCALE), net.f32(MAX_SCALE))
+    stored = net.cast(scale, np.float16)
+    scale = net.cast(stored, np.float32)
+    quantised = net("Clip", net("Round", net("Div", kv, scale)), net.f32(-127), net.f32(127))
+    quantised = net.reshape(quantised, 0, 0, -1)
+    key, value = net.split(quantised, 2, axis=2)  # (B, T, G D)
+    by_head = net("Transpose", net.reshape(scale, 0, 0, -1), perm=[0, 2, 1])  # (B, 2 G, T)
+    key_scale, value_scale = net.split(by_head, 2, axis=1)
+    return NewKeys(
+        quantised,
+        net.reshape(stored, 0, 0, -1),
+        heads.apart(key),
+        heads.apart(value),
+        heads.beside_keys(key_scale),
+        heads.beside_keys(value_scale),
+    )
+
+
+def attend(heads: Heads, q: str, seen: Keys) -> str:
+    """Attention under one softmax, in sums that are exact (see the module). `(B, G, M, D)` -> `(B, T, d)`."""
+    net = heads.net
+    products = [net("MatMul", q, _transposed(heads, key)) for key in seen.keys]
+    score = products[0] if len(products) == 1 else net("Concat", *products, axis=-1)  # (B, G, M, K)
+    score = net("Add", net("Mul", score, seen.key_scale), seen.mask)
+    peak = net("ReduceMax", score, net.i64(-1), keepdims=1)
+    shift = net("Sub", peak, net.f32(np.log(EXP_STEPS)))
+    weight = net("Round", net("Exp", net("Sub", score, shift)))  # integers up to EXP_STEPS
+    total = net("ReduceSum", weight, net.i64(-1), keepdims=1)
+    factor = net("Div", net.f32(WEIGHT_STEPS), net("Mul", total, seen.value_scale_max))
+    weight = net("Round", net("Mul", net("Mul", weight, seen.value_scale), factor))
+    if seen.sizes is None:
+        summed = net("MatMul", weight, seen.values[0])  # (B, G, M, D)
+    else:
+        parts = net.split_at(weight, seen.sizes, 2, axis=-1)
+        summed = net("Add", *(net("MatMul", part, value) for part, value in zip(parts, seen.values, strict=True)))
+    attended = net("Mul", summed, net("Mul", seen.value_scale_max, net.f32(1 / WEIGHT_STEPS)))
+    return heads.tokens(attended, heads.shape.head_dim)
+
+
+def cross_attend(heads: Heads, weights: Weights, block: str, x: str, past_keys: str, past_values: str) -> str:
+    """Candidates attend to their user's past and each to itself.
+
+    Queries, own keys and own values get one column more: 1, 0 and 1. So the product of queries and past keys includes the mask,
+    and the weighted sum of values ends with the sum of the weights.
+
+    Args:
+        x: `(U, C, d)` normed.
+        past_keys: `(U, G, P, D + 1)` f32, the last column is the mask.
+        past_values: `(U, G, P, D + 1)` f32, the last column is 1.
+
+    Returns:
+        `(U, C, d)`, before the output projection.
+    """
+    net, s = heads.net, heads.shape
+    width = s.head_dim + 1
+    root = np.sqrt(np.float32(s.head_dim))
+    own_weight, own_bias = (
+        _with_column(weights[f"{block}.key_value.{part}"], 2 * s.kv_heads, 0).reshape(2, s.kv_heads, 1, width, -1)
+        for part in ("weight", "bias")
+    )
+    own_bias[1, :, :, -1] = 1
+    # Each query head gets its own copy of what its kv head shares, so that all are laid out alike.
+    own_weight, own_bias = (np.repeat(value, heads.group, axis=2) for value in (own_weight, own_bias))
+    extended = {
+        "query.weight": _with_column(weights[f"{block}.query.weight"] / root, s.heads, 0),
+        "query.bias": _with_column(weights[f"{block}.query.bias"] / root, s.heads, 1),
+        "own.weight": own_weight.reshape(2 * s.heads * width, s.d_model),
+        "own.bias": own_bias.reshape(-1),
+    }
+    own = net.split(linear(net, extended, "own", x), 2, axis=2)  # (U, C, H (D + 1))
+    q, own_k, own_v = (
+        heads.rows(part, width) for part in (linear(net, extended, "query", x), *own)
+    )  # (U, G, M, D + 1)
+    own_score = net("ReduceSum", net("Mul", q, own_k), net.i64(-1), keepdims=1)  # (U, G, M, 1)
+    score = net("MatMul", q, _transposed(heads, past_keys))  # (U, G, M, P)
+    peak = net("Max", net("ReduceMax", score, net.i64(-1), keepdims=1), own_score)
+    past_sum = net("MatMul", net("Exp", net("Sub", score, peak)), past_values)  # (U, G, M, D + 1)
+    own_sum = net("Mul", net("Exp", net("Sub", own_score, peak)), own_v)
+    weighted, total = net.split_at(net("Add", past_sum, own_sum), net.i64(s.head_dim, 1), 2, axis=-1)
+    return heads.tokens(net("Div", weighted, total), s.head_dim)
+
+
+def _transposed(heads: Heads, keys: str) -> str:
+    """`(B, G, K, D)` -> `(B, G, D, K)`; ONNX Runtime folds it into the product."""
+    return heads.net("Transpose", keys, perm=[0, 2, 1] if heads.shape.kv_heads == 1 else [0, 1, 3, 2])
+
+
+def _with_column(value: NDArray[np.float32], heads: int, last: float) -> NDArray[np.float32]:
+    """Give each head one output more, filled with `last`: `(heads D, ...)` -> `(heads (D + 1), ...)`."""
+    by_head = value.reshape(heads, -1, *value.shape[1:])
+    column = np.full((heads, 1, *value.shape[1:]), last, np.float32)
+    return np.concatenate([by_head, column], axis=1).reshape(-1, *value.shape[1:])

@@ -1,0 +1,224 @@
+"""PinFM in torch: what is trained, and the oracle of the graphs. Source: arXiv 2507.12704; choices of our own are marked *.
+
+    tokens  = item + action + surface           item = 8 hashed sub-tables side by side
+    x       = sqrt(d)* unit(tokens + MLP(tokens)*) + position*                              phi_in
+    x       = L blocks: x + attention(norm(x)), x + MLP(norm(x))                            pre-LN, causal, GPT-2
+    H       = unit(y + MLP(y)*), y = norm(x)                                                phi_out
+    z(item) = unit(e + MLP(e)*), e = the item's embedding                                   psi
+    score   = w . H + b                                                                     of a crossed candidate*
+
+* The MLPs stand around a residual and begin near zero, since without it they slow the start of training; sqrt(d) gives tokens the
+  magnitude that the positions and blocks expect (a unit vector's entries would be tiny beside them). How time enters PinFM is not
+  public: positions are learned, one for each slot of the context and one more for candidates.
+
+Letters: B windows, T tokens, C candidates, d width, H heads, G kv heads, R = H / G, D head_dim, L layers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from encoder.graph_attention import MAX_SCALE, MIN_SCALE
+from encoder.graph_parts import LAYER_NORM_EPSILON, NORM_EPSILON
+from encoder.weights import MLP_RATIO, check_weights
+from schemas.bundle import SUB_TABLES, ModelShape
+from schemas.vocabulary import Vocabulary
+
+
+class KeyValues(NamedTuple):
+    """Keys and values of a context, one entry per layer, each `(B, T, G, D)`."""
+
+    keys: list[Tensor]
+    values: list[Tensor]
+
+
+class Phi(nn.Module):
+    """Point-wise MLP with L2 norm around a residual."""
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(d, d), nn.Linear(d, d)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return unit(x + self.down(gelu(self.up(x))))
+
+
+class Block(nn.Module):
+    """A pre-LN transformer block with grouped-query attention."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        d, kv = shape.d_model, 2 * shape.kv_heads * shape.head_dim
+        self.shape = shape
+        self.norm_attention = nn.LayerNorm(d, eps=LAYER_NORM_EPSILON)
+        self.query, self.key_value, self.out = nn.Linear(d, d), nn.Linear(d, kv), nn.Linear(d, d)
+        self.norm_mlp = nn.LayerNorm(d, eps=LAYER_NORM_EPSILON)
+        self.up, self.down = nn.Linear(d, MLP_RATIO * d), nn.Linear(MLP_RATIO * d, d)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries `(B, H, T, D)`, keys and values `(B, T, G, D)` of `(B, T, d)`."""
+        s = self.shape
+        normed = self.norm_attention(x)
+        q = self.query(normed).unflatten(-1, (s.heads, s.head_dim)).transpose(1, 2)
+        k, v = self.key_value(normed).unflatten(-1, (2, s.kv_heads, s.head_dim)).unbind(2)
+        return q, k, v
+
+    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        """The rest of the block, from attention `(B, H, T, D)` on."""
+        x = x + self.out(attended.transpose(1, 2).flatten(2))
+        inner: Tensor = self.down(gelu(self.up(self.norm_mlp(x))))
+        return x + inner
+
+
+class PinFM(nn.Module):
+    """The model. `weights()` names its parameters as encoder.weights does."""
+
+    def __init__(self, shape: ModelShape, vocabulary: Vocabulary) -> None:
+        super().__init__()
+        self.shape, self.vocabulary = shape, vocabulary
+        d = shape.d_model
+        self.items = nn.Parameter(torch.randn(SUB_TABLES, shape.rows, d // SUB_TABLES))
+        self.actions = nn.Parameter(torch.randn(len(vocabulary.actions), d) * 0.1)
+        self.surfaces = nn.Parameter(torch.randn(len(vocabulary.surfaces), d) * 0.1)
+        self.candidate = nn.Parameter(torch.randn(d) * 0.1)
+        self.positions = nn.Parameter(torch.randn(shape.context + 1, d) * 0.1)
+        self.phi_in, self.phi_out, self.psi = Phi(d), Phi(d), Phi(d)
+        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
+        self.norm = nn.LayerNorm(d, eps=LAYER_NORM_EPSILON)
+        self.score = nn.Linear(d, 1)
+        #: log of the inverse temperature of the retrieval losses.
+        self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
+        self._initialise()
+
+    def _initialise(self) -> None:
+        residual_std = 0.02 / math.sqrt(2 * self.shape.layers)
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear):
+                ends_residual = name.endswith((".out", ".down"))
+                nn.init.normal_(module.weight, std=residual_std if ends_residual else 1 / math.sqrt(module.in_features))
+                nn.init.zeros_(module.bias)
+
+    # ---- tokens
+
+    def item_embeddings(self, rows: Tensor) -> Tensor:
+        """`(8, ...)` rows of the sub-tables (encoder.features.item_rows) -> `(..., d)`."""
+        table = torch.arange(SUB_TABLES).view(-1, *[1] * (rows.dim() - 1))
+        return self.items[table, rows].movedim(0, -2).flatten(-2)
+
+    def tokens(self, rows: Tensor, actions: Tensor, surfaces: Tensor) -> Tensor:
+        """Events, rows `(8, B, T)` and codes `(B, T)` -> `(B, T, d)`."""
+        return self.item_embeddings(rows) + self.actions[actions] + self.surfaces[surfaces]
+
+    def candidate_tokens(self, rows: Tensor) -> Tensor:
+        """`(8, B, C)` -> `(B, C, d)`."""
+        return self.item_embeddings(rows) + self.candidate
+
+    def item_vectors(self, rows: Tensor) -> Tensor:
+        """psi: what user embeddings are compared with. `(8, ...)` -> `(..., d)`, unit length."""
+        vectors: Tensor = self.psi(self.item_embeddings(rows))
+        return vectors
+
+    # ---- the two passes
+
+    def encode(self, tokens: Tensor, quantise: bool = False) -> tuple[Tensor, KeyValues]:
+        """The context pass.
+
+        Args:
+            tokens: `(B, T, d)`, right-padded.
+            quantise: let attention see keys and values as int8 stores them, as the graphs do. Not differentiable.
+
+        Returns:
+            H `(B, T, d)`, unit length, H[:, i] of tokens 0 to i; keys and values (as int8 stores them, if `quantise`).
+        """
+        x = self._enter(tokens, torch.arange(tokens.shape[1]))
+        kept = KeyValues([], [])
+        for block in self._blocks():
+            q, k, v = block.project(x)
+            if quantise:
+                k, v = as_int8(k), as_int8(v)
+            kept.keys.append(k)
+            kept.values.append(v)
+            attended = functional.scaled_dot_product_attention(
+                q, k.transpose(1, 2), v.transpose(1, 2), is_causal=True, enable_gqa=True
+            )
+            x = block.finish(x, attended)
+        return self._leave(x), kept
+
+    def cross(self, tokens: Tensor, context: KeyValues, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """The crossing pass (DCAT): each candidate attends to the first `lengths` slots of its context and to itself.
+
+        Args:
+            tokens: `(B, C, d)`.
+            context: of B windows, T slots each.
+            lengths: `(B,)` i64, 0 to T; or `(B, C)`, a length for each candidate.
+
+        Returns:
+            H `(B, C, d)`, unit length; score `(B, C)`.
+        """
+        lengths = lengths.view(len(tokens), -1).expand(-1, tokens.shape[1])  # (B, C)
+        x = self._enter(tokens, lengths)
+        slots = torch.arange(context.keys[0].shape[1])
+        mask = (slots < lengths[..., None]).unsqueeze(1)  # (B, 1, C, T)
+        for layer, block in enumerate(self._blocks()):
+            group, root = self.shape.heads // self.shape.kv_heads, math.sqrt(self.shape.head_dim)
+            q, k, v = block.project(x)
+            past_k, past_v, k, v = (
+                t.transpose(1, 2).repeat_interleave(group, 1)  # (B, H, T or C, D)
+                for t in (context.keys[layer], context.values[layer], k, v)
+            )
+            past_score = (q @ past_k.transpose(2, 3) / root).masked_fill(~mask, -math.inf)  # (B, H, C, T)
+            own_score = (q * k).sum(-1, keepdim=True) / root
+            weight = torch.cat([past_score, own_score], -1).softmax(-1)
+            x = block.finish(x, weight[..., :-1] @ past_v + weight[..., -1:] * v)
+        hidden = self._leave(x)
+        return hidden, self.score(hidden).squeeze(-1)
+
+    def _enter(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        entered: Tensor = self.phi_in(tokens) * math.sqrt(self.shape.d_model) + self.positions[positions]
+        return entered
+
+    def _leave(self, x: Tensor) -> Tensor:
+        hidden: Tensor = self.phi_out(self.norm(x))
+        return hidden
+
+    def _blocks(self) -> list[Block]:
+        return [block for block in self.blocks if isinstance(block, Block)]
+
+    # ---- weights
+
+    def weights(self) -> dict[str, NDArray[np.float32]]:
+        """Every weight by name, as copies."""
+        return {
+            name: value.detach().to("cpu", torch.float32).numpy().copy() for name, value in self.state_dict().items()
+        }
+
+    def load_weights(self, weights: Mapping[str, NDArray[np.float32]], where: str = "weights") -> None:
+        """Take over weights by name.
+
+        Raises:
+            ContractError: names or shapes are another model's.
+        """
+        check_weights(weights, self.shape, self.vocabulary, where)
+        self.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
+
+
+def unit(x: Tensor) -> Tensor:
+    return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp(min=NORM_EPSILON)
+
+
+def gelu(x: Tensor) -> Tensor:
+    return functional.gelu(x, approximate="tanh")
+
+
+def as_int8(x: Tensor) -> Tensor:
+    """What is left of keys or values `(..., D)` in int8 with an fp16 scale each."""
+    scale = (x.abs().amax(-1, keepdim=True) * (1 / 127)).clamp(MIN_SCALE, MAX_SCALE).half().float()
+    return (x / scale).round().clamp(-127, 127) * scale
