@@ -51,7 +51,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.bundle import ModelShape
-from schemas.errors import StateError
+from schemas.errors import BundleError, StateError
 from schemas.sequence import RECORD, Records
 
 MAGIC = b"SLPS"
@@ -59,6 +59,9 @@ VERSION = 1
 FIXED_BYTES = 128
 DTYPE_INT8 = 1
 _HEADER = struct.Struct("<4sBBH8s8s16sqIHHHHHHIB3xqqqI24xI")
+_SIZES = struct.Struct("<HHHH")  # layers, kv_heads, head_dim, embedding_dim
+_SIZES_AT = 56
+_MAX_LENGTH = (1 << 16) - 1
 _CRC = struct.Struct("<I")
 _CRC_AT = FIXED_BYTES - _CRC.size
 NO_REVISION = bytes(8)  # what a writer names when its plan was made from no state
@@ -197,8 +200,10 @@ def encode_header(header: Header, layout: StateLayout) -> bytes:
     return fixed + _CRC.pack(zlib.crc32(embedding, zlib.crc32(fixed))) + embedding
 
 
-def decode_header(value: bytes | memoryview, layout: StateLayout, where: str = "state") -> Header:
+def decode_header(value: bytes | memoryview, layout: StateLayout | None, where: str = "state") -> Header:
     """Decode and verify the header and the embedding of a value, or of its first `layout.header_bytes` bytes.
+
+    Without a layout it is verified as far as it goes by itself, of whatever model it is.
 
     Raises:
         StateError: truncated, damaged, of another version, model or shape. `where` (the key) begins the message.
@@ -240,20 +245,23 @@ def decode_header(value: bytes | memoryview, layout: StateLayout, where: str = "
     embedding = np.frombuffer(value, "<f2", embedding_dim, FIXED_BYTES)
     if zlib.crc32(embedding.data, zlib.crc32(value[:_CRC_AT])) != header_crc:
         raise StateError(f"{where}: the header's checksum does not match: it is damaged")
-    if model_id.hex() != layout.model_id:
-        raise StateError(f"{where}: made by model {model_id.hex()}, not {layout.model_id}")
-    s = layout.shape
-    expected = (s.layers, s.kv_heads, s.head_dim, layout.slot_bytes, DTYPE_INT8)
-    if (layers, kv_heads, head_dim, slot_bytes, dtype) != expected or kind not in (Kind.STATE, Kind.DELETED):
-        raise StateError(
-            f"{where}: (layers, kv_heads, head_dim, slot_bytes, dtype) are {(layers, kv_heads, head_dim, slot_bytes, dtype)}, "
-            f"the model has {expected}; kind {kind}"
-        )
-    # A longer state than the model's context would make its graphs fail, and with them every row of their batch.
-    if kind == Kind.STATE and (embedding_dim != s.d_model or not 0 < length <= min(capacity, s.context)):
-        raise StateError(
-            f"{where}: length {length}, capacity {capacity}, context {s.context}, embedding {embedding_dim}: its writer is broken"
-        )
+    if kind not in (Kind.STATE, Kind.DELETED) or dtype != DTYPE_INT8:
+        raise StateError(f"{where}: kind {kind}, dtype {dtype}: its writer is broken")
+    if kind == Kind.STATE and not 0 < length <= capacity:
+        raise StateError(f"{where}: length {length}, capacity {capacity}: its writer is broken")
+    if layout is not None:
+        if model_id.hex() != layout.model_id:
+            raise StateError(f"{where}: made by model {model_id.hex()}, not {layout.model_id}")
+        s = layout.shape
+        expected = (s.layers, s.kv_heads, s.head_dim, layout.slot_bytes, s.d_model if kind == Kind.STATE else 0)
+        if (layers, kv_heads, head_dim, slot_bytes, embedding_dim) != expected:
+            raise StateError(
+                f"{where}: (layers, kv_heads, head_dim, slot_bytes, embedding_dim) are "
+                f"{(layers, kv_heads, head_dim, slot_bytes, embedding_dim)}, the model has {expected}"
+            )
+        # A longer state than the model's context would make its graphs fail, and with them every row of their batch.
+        if kind == Kind.STATE and length > s.context:
+            raise StateError(f"{where}: length {length}, the model's context is {s.context}: its writer is broken")
     return Header(
         Kind(kind),
         model_id.hex(),
@@ -267,6 +275,26 @@ def decode_header(value: bytes | memoryview, layout: StateLayout, where: str = "
         slots_crc,
         embedding,
     )
+
+
+def read_layout(value: bytes | memoryview, where: str = "state") -> StateLayout:
+    """The layout that a state describes by itself, for readers that have no bundle.
+
+    It has all sizes; what a state does not tell (context, rows of the item tables) is not the model's.
+
+    Raises:
+        StateError: as `decode_header`; or it is a deleted user's marker, or its sizes are no model's.
+    """
+    if decode_header(value, None, where).kind is Kind.DELETED:
+        raise StateError(f"{where}: a marker of a delete describes no state")
+    layers, kv_heads, head_dim, embedding_dim = _SIZES.unpack_from(value, _SIZES_AT)
+    try:
+        shape = ModelShape(layers, embedding_dim, embedding_dim // max(1, head_dim), kv_heads, context=_MAX_LENGTH)
+    except (BundleError, ZeroDivisionError) as error:
+        raise StateError(f"{where}: its sizes are no model's: {error}") from None
+    layout = StateLayout(shape, bytes(value[8:16]).hex())
+    decode_header(value, layout, where)
+    return layout
 
 
 def decode_slots(

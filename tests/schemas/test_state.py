@@ -19,6 +19,7 @@ from schemas.state import (
     REVISION_AT,
     TOPIC_AT,
     Header,
+    Kind,
     State,
     StateLayout,
     decode_header,
@@ -27,6 +28,7 @@ from schemas.state import (
     encode_header,
     encode_state,
     gather_past,
+    read_layout,
 )
 from tests.golden import make
 from tests.schemas.damage import assert_refused, flips, golden
@@ -161,7 +163,7 @@ def test_a_field_that_no_writer_writes_is_refused_though_the_checksum_is_right(
 def test_a_length_past_the_models_context_is_refused() -> None:
     layout = StateLayout(msgspec.structs.replace(PRESETS["nano"], context=16, keep=12), make.MODEL_ID)
     assert decode_state(golden("state-full-step.bin"), layout) is not None
-    with pytest.raises(StateError, match="length 17, capacity 32, context 16"):
+    with pytest.raises(StateError, match="length 17, the model's context is 16"):
         decode_state(golden("state-slack.bin"), layout, WHERE)
 
 
@@ -172,6 +174,39 @@ def test_another_embedding_width_is_refused_though_the_checksum_is_right() -> No
     struct.pack_into("<H", damaged, 6, header_bytes)
     struct.pack_into("<H", damaged, 62, 32)
     assert_refused(decode, resealed(bytes(damaged)), StateError, "embedding of 32", WHERE)
+
+
+# A state describes itself
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_a_state_tells_its_layout(name: str) -> None:
+    layout = read_layout(golden(name))
+    assert layout.model_id == LAYOUT.model_id
+    assert (layout.slot, layout.header_bytes) == (LAYOUT.slot, LAYOUT.header_bytes)
+    by_itself, by_model = decode_state(golden(name), layout), decode(golden(name))
+    assert by_itself is not None
+    assert by_model is not None
+    assert by_itself.slots.tobytes() == by_model.slots.tobytes()
+
+
+def test_a_marker_tells_no_layout() -> None:
+    assert decode_header(golden("state-deleted.bin"), None, WHERE).kind is Kind.DELETED
+    assert_refused(lambda value: read_layout(value, WHERE), golden("state-deleted.bin"), StateError, "a marker", WHERE)
+
+
+def test_a_damaged_state_tells_no_layout() -> None:
+    value = golden("state.bin")[: LAYOUT.header_bytes]
+    for byte, bit, damaged in flips(value):
+        assert_refused(lambda d: read_layout(d, WHERE), damaged, StateError, f"byte {byte}, bit {bit}", WHERE)
+
+
+@pytest.mark.parametrize("at", [56, 58, 60])
+@pytest.mark.parametrize("size", [0, 5, 65535])
+def test_sizes_that_no_model_has_are_refused(at: int, size: int) -> None:
+    value = bytearray(golden("state.bin"))
+    struct.pack_into("<H", value, at, size)
+    assert_refused(lambda d: read_layout(d, WHERE), resealed(bytes(value)), StateError, f"{size} at {at}", WHERE)
 
 
 # Sizes and places
