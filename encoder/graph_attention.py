@@ -7,7 +7,7 @@ Runtime's CPU provider:
   right side is no constant; the runtime sees to that), and products are accumulated along the inner axis in order. Element-wise
   operators and normalisations see one row.
 - What is left are the sums over keys, whose grouping changes with padding and with the split into past and new. So they are sums
-  of integers: exp(score - max) is rounded to multiples of 2^-15, and weight times value scale to 2^-17 of the most that all of
+  of integers: exp(score - max) is rounded to multiples of 2^-15 (`exp_steps`), and weight times value scale to 2^-17 of the most that all of
   them can sum to; values are int8 already. Every partial sum is an integer below 2^24, exact in fp32 in any order. That rounding
   changes an output by about a tenth of what int8 keys and values do.
 - Maxima are taken over keys that the query may see, and a masked key weighs exactly 0.
@@ -17,6 +17,7 @@ Runtime's CPU provider:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,10 +29,13 @@ from encoder.weights import Weights
 
 #: Scales are kept to normal fp16 numbers.
 MIN_SCALE, MAX_SCALE = 2.0**-14, 65504.0
-#: exp(score - max) is rounded to multiples of 1 / EXP_STEPS; 511 of them sum below 2^24.
-EXP_STEPS = 2**15
-#: The weights of a query sum to at most this plus their rounding, and times 127 that is below 2^24.
+#: The weights of a query sum to at most this plus their rounding, and times 127 that is below 2^24 for up to 2,000 keys.
 WEIGHT_STEPS = 2**17
+
+
+def exp_steps(context: int) -> int:
+    """exp(score - max) is rounded to multiples of 1 / this: the largest power of two of which `context + 1` sum below 2^24."""
+    return 1 << int(math.log2(2**24 / (context + 1)))
 
 
 @dataclass(frozen=True)
@@ -111,8 +115,8 @@ def attend(heads: Heads, q: str, seen: Keys) -> str:
     score = products[0] if len(products) == 1 else net("Concat", *products, axis=-1)  # (B, G, M, K)
     score = net("Add", net("Mul", score, seen.key_scale), seen.mask)
     peak = net("ReduceMax", score, net.i64(-1), keepdims=1)
-    shift = net("Sub", peak, net.f32(np.log(EXP_STEPS)))
-    weight = net("Round", net("Exp", net("Sub", score, shift)))  # integers up to EXP_STEPS
+    shift = net("Sub", peak, net.f32(math.log(exp_steps(heads.shape.context))))
+    weight = net("Round", net("Exp", net("Sub", score, shift)))  # integers up to exp_steps
     total = net("ReduceSum", weight, net.i64(-1), keepdims=1)
     factor = net("Div", net.f32(WEIGHT_STEPS), net("Mul", total, seen.value_scale_max))
     weight = net("Round", net("Mul", net("Mul", weight, seen.value_scale), factor))

@@ -211,7 +211,8 @@ class PinFM(nn.Module):
 
 
 def unit(x: Tensor) -> Tensor:
-    return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp(min=NORM_EPSILON)
+    norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return x / norm.clamp(min=NORM_EPSILON)
 
 
 def gelu(x: Tensor) -> Tensor:

@@ -1,0 +1,140 @@
+"""Opening ONNX Runtime sessions on the execution provider that was asked for, and on no other.
+
+ONNX Runtime itself falls back without an error: a missing CUDA library gives a session on the CPU, tens of times slower, that
+nobody notices. So here each rung of the ladder is tried with fallback off, and what a session says of itself is compared.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from schemas.errors import BundleError, ConfigError, PrerequisiteError, ProviderError
+
+#: Rungs, best first, by the names that settings use.
+LADDER = ("tensorrt", "cuda", "cpu")
+_ORT_NAMES = {
+    "tensorrt": "TensorrtExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "cpu": "CPUExecutionProvider",
+}
+_EXTRAS = {
+    "tensorrt": "slipstream-embeddings[tensorrt]",
+    "cuda": "slipstream-embeddings[gpu]",
+    "cpu": "slipstream-embeddings[cpu]",
+}
+#: Fusions that change bits, and that happen in one graph but not in another that computes the same.
+_DISABLED_OPTIMIZERS = ["SkipLayerNormFusion"]
+
+
+@dataclass(frozen=True)
+class ProviderConfig:
+    """
+    Attributes:
+        providers: rungs to try, in order.
+        require_provider: refuse to start on anything else, although `providers` would allow it.
+        threads: threads of one session.
+    """
+
+    providers: tuple[str, ...] = ("cpu",)
+    require_provider: str | None = None
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        named = (*self.providers, *([self.require_provider] if self.require_provider else []))
+        unknown = [name for name in named if name not in LADDER]
+        if unknown or not self.providers:
+            raise ConfigError(f"providers: {unknown or 'none named'}: choose from {', '.join(LADDER)}")
+        if self.require_provider and self.require_provider not in self.providers:
+            raise ConfigError(
+                f"require_provider {self.require_provider!r} is not among the providers to try, {', '.join(self.providers)}"
+            )
+        if self.threads < 1:
+            raise ConfigError(f"threads: {self.threads} is not a number of threads: 1 or more")
+
+
+def import_onnxruntime() -> ModuleType:
+    """
+    Raises:
+        PrerequisiteError: no ONNX Runtime is installed, or its libraries do not load.
+    """
+    try:
+        return importlib.import_module("onnxruntime")
+    except ImportError as error:
+        raise PrerequisiteError(
+            f"ONNX Runtime cannot be imported ({error}): install exactly one of pip install '{_EXTRAS['cpu']}' and "
+            f"pip install '{_EXTRAS['cuda']}' (with both, neither works: uninstall them first)"
+        ) from None
+
+
+def open_session(graph: Path, config: ProviderConfig, options: Mapping[str, Mapping[str, str]]) -> tuple[Any, str]:
+    """Open a graph on the first rung that works.
+
+    Args:
+        options: ONNX Runtime's provider options, by rung.
+
+    Returns:
+        The session, and the rung that it runs on.
+
+    Raises:
+        ProviderError: no rung works, or a lower one than `require_provider` is the first that does.
+        BundleError: the graph itself does not load.
+    """
+    ort = import_onnxruntime()
+    reasons = []
+    for rung in config.providers:
+        if _ORT_NAMES[rung] not in ort.get_available_providers():
+            session, reason = None, f"this ONNX Runtime ({ort.__version__}) was built without it"
+        else:
+            session, reason = _try(ort, graph, rung, config.threads, options)
+        if session is not None:
+            return session, rung
+        reasons.append(f"{rung}: {reason}; pip install '{_EXTRAS[rung]}'")
+        if rung == config.require_provider:
+            break
+    if config.require_provider:
+        raise ProviderError(f"{config.require_provider} is required, but it does not run here. {'. '.join(reasons)}")
+    raise ProviderError(f"no execution provider of {', '.join(config.providers)} runs here. {'. '.join(reasons)}")
+
+
+def _try(
+    ort: ModuleType, graph: Path, rung: str, threads: int, options: Mapping[str, Mapping[str, str]]
+) -> tuple[Any, str]:
+    """The session, or None and why not."""
+    rungs = LADDER[LADDER.index(rung) :]  # nodes that a rung cannot run go to those below
+    session_options = ort.SessionOptions()
+    session_options.intra_op_num_threads = threads
+    session_options.inter_op_num_threads = 1
+    # Spinning threads starve the other stages of the machine.
+    session_options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Patterns are kept per shape: with ragged batches they cost memory and seldom hit.
+    session_options.enable_mem_pattern = False
+    session_options.log_severity_level = 4 if rung != "cpu" else 3
+    if rung != "cpu" and hasattr(ort, "preload_dlls"):
+        ort.preload_dlls()
+    try:
+        session = ort.InferenceSession(
+            str(graph),
+            session_options,
+            providers=[_ORT_NAMES[name] for name in rungs],
+            provider_options=[dict(options.get(name, {})) for name in rungs],
+            disabled_optimizers=_DISABLED_OPTIMIZERS,
+            enable_fallback=0,
+        )
+    except Exception as error:  # ONNX Runtime's exceptions share no base class
+        if rung == "cpu":
+            raise BundleError(f"{graph}: ONNX Runtime {ort.__version__} does not load it: {error}") from None
+        return None, _first_line(error)
+    session.disable_fallback()
+    first = session.get_providers()[0]
+    if first != _ORT_NAMES[rung]:
+        return None, f"the session came up on {first} instead (a library is missing or too old)"
+    return session, ""
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,230 @@
+"""A bundle's graphs, ready to run on batches of any size.
+
+Letters: B users, T new tokens, P past slots, U users and C candidates of a ranking request, d model width,
+S = (2, L, G) keys or values, layers, kv heads; D head_dim.
+
+Batches run at the size that they have: on the CPU, shapes rounded up to buckets took 1.9 times as long over a mix of 600 shapes, and
+saved no memory. (Compiled providers will need them.)
+
+On the CPU, slots and embeddings are the same bits whatever the batch, the padding and the way (graph_attention.py). Between kinds
+of machine, versions of ONNX Runtime or providers they differ by rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoder.bundle import Bundle
+from encoder.providers import ProviderConfig, open_session
+from schemas.bundle import GRAPHS, ModelShape
+from schemas.errors import ConfigError
+
+
+class Slots(NamedTuple):
+    """New slots, and the user embedding at each row's last token.
+
+    Attributes:
+        kv: `(B, T, *S, D)` i8.
+        scales: `(B, T, *S)` f16.
+        embedding: `(B, d)` f32, unit length.
+    """
+
+    kv: NDArray[np.int8]
+    scales: NDArray[np.float16]
+    embedding: NDArray[np.float32]
+
+
+class Scores(NamedTuple):
+    """Crossed candidates.
+
+    Attributes:
+        hidden: `(U, C, d)` f32, unit length.
+        score: `(U, C)` f32, logit of an engagement.
+    """
+
+    hidden: NDArray[np.float32]
+    score: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class RuntimeConfig(ProviderConfig):
+    """
+    Attributes:
+        graphs: which graphs to open; a ranker needs `cross` alone.
+    """
+
+    graphs: tuple[str, ...] = GRAPHS
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.graphs or not set(self.graphs) <= set(GRAPHS):
+            raise ConfigError(f"graphs: {self.graphs}: choose from {', '.join(GRAPHS)}")
+
+
+class Runtime:
+    """Runs a bundle's graphs. One caller at a time per instance is what it is made for; sessions themselves are thread-safe.
+
+    Arguments are checked before they reach ONNX Runtime, whose own errors do not name the caller's mistake: a ConfigError then.
+    Rows that are padded must be padded on the right, with finite numbers.
+
+    Attributes:
+        provider: the rung that all graphs run on: tensorrt, cuda or cpu.
+    """
+
+    def __init__(self, bundle: Bundle, config: RuntimeConfig | None = None) -> None:
+        """
+        Raises:
+            ProviderError, PrerequisiteError: as encoder.providers.open_session.
+            BundleError: a graph does not load.
+        """
+        config = config or RuntimeConfig()
+        self.shape: ModelShape = bundle.shape
+        self._sessions: dict[str, Any] = {}
+        self.provider = ""
+        for name in config.graphs:
+            session, rung = open_session(bundle.graph(name), config, _options(bundle.model_id, name))
+            self._sessions[name] = session
+            # What does not run on this graph's rung is not tried for the next one: all graphs on one rung, or none.
+            config = RuntimeConfig((rung,), config.require_provider and rung, config.threads, config.graphs)
+            self.provider = rung
+        # A product with a single row is summed in another order than one with two or more (graph_attention.py).
+        self._min_tokens = 2 if self.shape.heads == self.shape.kv_heads else 1
+
+    def encode(self, tokens: NDArray[np.float32], last: NDArray[np.int64]) -> Slots:
+        """Slots from nothing.
+
+        Args:
+            tokens: `(B, T, d)` f32, T up to the context.
+            last: `(B,)` i64, index of each row's last real token.
+        """
+        return self._refresh("encode", tokens, last, {}, 0)
+
+    def append(
+        self,
+        tokens: NDArray[np.float32],
+        past_kv: NDArray[np.int8],
+        past_scales: NDArray[np.float16],
+        past_length: NDArray[np.int64],
+        last: NDArray[np.int64],
+    ) -> Slots:
+        """New slots on top of past ones.
+
+        Args:
+            tokens: `(B, T, d)` f32.
+            past_kv: `(B, P, *S, D)` i8, P at least 1.
+            past_scales: `(B, P, *S)` f16.
+            past_length: `(B,)` i64, real past slots of each row; 0 is allowed and means `encode`.
+            last: `(B,)` i64, index of each row's last real token; past_length + last is below the context.
+        """
+        self._check_past(past_kv, past_scales, past_length, len(tokens))
+        past: dict[str, NDArray[Any]] = {"past_kv": past_kv, "past_scales": past_scales, "past_length": past_length}
+        return self._refresh("append", tokens, last, past, past_length)
+
+    def cross(
+        self,
+        candidates: NDArray[np.float32],
+        past_kv: NDArray[np.int8],
+        past_scales: NDArray[np.float16],
+        past_length: NDArray[np.int64],
+    ) -> Scores:
+        """Cross candidates with their users' states (DCAT): every candidate sees its user's past, and itself.
+
+        Args:
+            candidates: `(U, C, d)` f32.
+            past_kv: `(U, P, *S, D)` i8, P at least 1.
+            past_scales: `(U, P, *S)` f16.
+            past_length: `(U,)` i64, 0 for a user without a state.
+        """
+        self._check_tokens("candidates", candidates)
+        self._check_past(past_kv, past_scales, past_length, len(candidates))
+        hidden, score = self._session("cross").run(
+            ["hidden", "score"],
+            {
+                "candidates": candidates,
+                "past_kv": past_kv,
+                "past_scales": past_scales,
+                "past_length": past_length,
+            },
+        )
+        return Scores(hidden, score)
+
+    def _refresh(
+        self,
+        graph: str,
+        tokens: NDArray[np.float32],
+        last: NDArray[np.int64],
+        past: Mapping[str, NDArray[Any]],
+        first_position: NDArray[np.int64] | int,
+    ) -> Slots:
+        self._check_tokens("tokens", tokens)
+        n_rows, n_tokens, _ = tokens.shape
+        _check(last.shape == (n_rows,) and last.dtype == np.int64, "last", last, f"i64 ({n_rows},)")
+        if int(last.min()) < 0 or int(last.max()) >= n_tokens:
+            raise ConfigError(f"last: {last.min()} to {last.max()} is outside of the {n_tokens} tokens of a row")
+        if int((first_position + last).max()) >= self.shape.context:
+            raise ConfigError(
+                f"last: past and new tokens reach position {(first_position + last).max()}, the context ends at "
+                f"{self.shape.context - 1}: anchor the window anew (encoder.plan)"
+            )
+        if n_tokens < self._min_tokens:
+            tokens = np.concatenate([tokens, np.zeros_like(tokens)], axis=1)
+        feed = {"tokens": tokens, "last": last, **past}
+        kv, scales, embedding = self._session(graph).run(["kv", "scales", "embedding"], feed)
+        return Slots(kv[:, :n_tokens], scales[:, :n_tokens], embedding)
+
+    def _session(self, graph: str) -> Any:
+        if graph not in self._sessions:
+            raise ConfigError(f"graphs: {graph!r} was not opened, only {', '.join(self._sessions)}")
+        return self._sessions[graph]
+
+    def _check_tokens(self, name: str, tokens: NDArray[np.float32]) -> None:
+        d = self.shape.d_model
+        good = tokens.dtype == np.float32 and tokens.ndim == 3 and tokens.shape[2] == d and tokens.size > 0
+        _check(good, name, tokens, f"f32 (rows, tokens, {d}), no dimension 0")
+        if name == "tokens":
+            _check(tokens.shape[1] <= self.shape.context, name, tokens, f"at most {self.shape.context} tokens in a row")
+
+    def _check_past(
+        self, kv: NDArray[np.int8], scales: NDArray[np.float16], length: NDArray[np.int64], rows: int
+    ) -> None:
+        s = self.shape
+        slot = (2, s.layers, s.kv_heads)
+        good = kv.dtype == np.int8 and kv.ndim == 6 and kv.shape[0] == rows and kv.shape[2:] == (*slot, s.head_dim)
+        _check(
+            good and 1 <= kv.shape[1] <= s.context,
+            "past_kv",
+            kv,
+            f"i8 ({rows}, 1 to {s.context}, {slot}, {s.head_dim})",
+        )
+        _check(
+            scales.dtype == np.float16 and scales.shape == kv.shape[:5], "past_scales", scales, f"f16 {kv.shape[:5]}"
+        )
+        _check(length.dtype == np.int64 and length.shape == (rows,), "past_length", length, f"i64 ({rows},)")
+        if int(length.min()) < 0 or int(length.max()) > kv.shape[1]:
+            raise ConfigError(
+                f"past_length: {length.min()} to {length.max()} is outside of the {kv.shape[1]} slots of past_kv"
+            )
+
+
+def _check(good: bool, name: str, array: NDArray[Any], expected: str) -> None:
+    if not good:
+        raise ConfigError(f"{name}: got {array.dtype} {array.shape}, expected {expected}")
+
+
+def _options(model_id: str, graph: str) -> dict[str, dict[str, str]]:
+    """Provider options by rung."""
+    return {
+        # A cached engine does not know the weights that it was built from, so its name has to.
+        "tensorrt": {
+            "trt_engine_cache_enable": "1",
+            "trt_engine_cache_prefix": f"slipstream-{model_id}-{graph}",
+            "trt_timing_cache_enable": "1",
+        },
+        "cuda": {"arena_extend_strategy": "kSameAsRequested", "use_tf32": "0"},
+        "cpu": {},
+    }
