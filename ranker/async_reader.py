@@ -1,0 +1,94 @@
+"""`AsyncStateReader`: `StateReader` (ranker/reader.py) for asyncio. Only the round trip differs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from ranker import connection
+from ranker.metrics import ReaderMetrics
+from ranker.reader import wall_clock_ms
+from ranker.reading import Command, Model, Reading
+from ranker.rows import Row
+from schemas.errors import ConfigError
+from schemas.names import Names
+
+AsyncRedisClient = redis.asyncio.Redis | redis.asyncio.RedisCluster
+
+
+class AsyncStateReader:
+    """Reads states of one model, within one event loop. Arguments, rows and errors are `StateReader`'s."""
+
+    def __init__(
+        self,
+        client: AsyncRedisClient | str,
+        model: Model | None = None,
+        names: Names | None = None,
+        model_id: str | None = None,
+        *,
+        deadline_ms: int = connection.DEFAULT_DEADLINE_MS,
+        metrics: ReaderMetrics | None = None,
+        now_ms: Callable[[], int] = wall_clock_ms,
+    ) -> None:
+        self._client: Any = connect(client, deadline_ms) if isinstance(client, str) else client
+        connection.refuse_decoding(self._client)
+        self._reading = Reading(
+            names or Names(), model, model_id, connection.address(self._client), metrics or ReaderMetrics()
+        )
+        self._now_ms = now_ms
+
+    async def read(
+        self, users: Sequence[str], max_age_ms: int | None = None, embedding_only: bool = False
+    ) -> list[Row]:
+        """As `StateReader.read`."""
+        reading = self._reading
+        try:
+            if reading.model_id is None:
+                reading.activate(await self._client.get(reading.names.active_key))
+            question = reading.ask(users, embedding_only)
+            answers = await self._round_trip(question.commands)
+        except (RedisError, OSError) as error:
+            raise reading.failed(error) from error
+        return reading.rows(question, answers, self._now_ms(), max_age_ms)
+
+    async def require_active(self) -> None:
+        """As `StateReader.require_active`."""
+        try:
+            active = await self._client.get(self._reading.names.active_key)
+        except (RedisError, OSError) as error:
+            raise self._reading.failed(error) from error
+        self._reading.require_active(active)
+
+    @property
+    def model_id(self) -> str | None:
+        return self._reading.model_id
+
+    @property
+    def metrics(self) -> ReaderMetrics:
+        return self._reading.metrics
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def _round_trip(self, commands: Sequence[Command]) -> list[Any]:
+        if not commands:
+            return []
+        pipe = self._client.pipeline(transaction=False)
+        for command in commands:
+            pipe.execute_command(*command)
+        answers: list[Any] = await pipe.execute(raise_on_error=False)
+        return answers
+
+
+def connect(url: str, deadline_ms: int = connection.DEFAULT_DEADLINE_MS) -> redis.asyncio.Redis:
+    """As `ranker.reader.connect`."""
+    retry = Retry(NoBackoff(), connection.RETRIES, supported_errors=connection.RETRIED)
+    try:
+        return redis.asyncio.Redis.from_url(url, retry=retry, **connection.options(deadline_ms))
+    except ValueError as error:
+        raise ConfigError(f"the Redis URL cannot be read: {error}") from None

@@ -1,0 +1,46 @@
+"""What a reader counts. No user ids: labels are bounded."""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from redis import exceptions
+
+from ranker.rows import Row, Status
+
+_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+
+
+class ReaderMetrics:
+    """Counters of one reader.
+
+    Args:
+        registry: where they are exposed; None = they only count.
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        rows = Counter("slipstream_ranker_rows", "Rows read, by what they were good for", ["status"], registry=registry)
+        self._rows = {status: rows.labels(status.value) for status in Status}
+        self._failures = Counter(
+            "slipstream_ranker_read_failures", "Calls that got no answer, by why", ["reason"], registry=registry
+        )
+        self._seconds = Histogram(
+            "slipstream_ranker_read_seconds", "Time of a call, decoding included", buckets=_SECONDS, registry=registry
+        )
+        #: The same counts for people and tests.
+        self.rows: Tally[Status] = Tally()
+        self.failures: Tally[str] = Tally()
+
+    def count(self, rows: Sequence[Row], seconds: float) -> None:
+        tally = Tally(row.status for row in rows)
+        self.rows += tally
+        for status, n in tally.items():
+            self._rows[status].inc(n)
+        self._seconds.observe(seconds)
+
+    def fail(self, error: Exception) -> None:
+        reason = "deadline" if isinstance(error, exceptions.TimeoutError) else "unavailable"
+        self.failures[reason] += 1
+        self._failures.labels(reason).inc()

@@ -1,0 +1,138 @@
+"""`StateReader`: many users' states in one round trip.
+
+    reader = StateReader("redis://localhost:6379", load_bundle("model"))
+    for row in reader.read(["u-17", "u-42"], max_age_ms=60_000):
+        print(row.user, row.status, row.age_ms, row.length, row.why)
+
+`AsyncStateReader` (ranker/async_reader.py) is the same for asyncio.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from ranker import connection
+from ranker.metrics import ReaderMetrics
+from ranker.reading import Command, Model, Reading
+from ranker.rows import Row, Status
+from schemas.errors import ConfigError
+from schemas.names import Names
+
+__all__ = ["Row", "StateReader", "Status"]
+
+RedisClient = redis.Redis | redis.RedisCluster
+
+
+def wall_clock_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class StateReader:
+    """Reads states of one model. Threads may share it, as far as they may share its client (redis-py's may be shared)."""
+
+    def __init__(
+        self,
+        client: RedisClient | str,
+        model: Model | None = None,
+        names: Names | None = None,
+        model_id: str | None = None,
+        *,
+        deadline_ms: int = connection.DEFAULT_DEADLINE_MS,
+        metrics: ReaderMetrics | None = None,
+        now_ms: Callable[[], int] = wall_clock_ms,
+    ) -> None:
+        """
+        Args:
+            client: a URL (redis://, rediss://, unix://), or a client of your own, standalone or cluster, that answers bytes;
+                then its own timeouts hold, and not `deadline_ms`.
+            model: the bundle that the states must be of, or its `StateLayout`; None = as the states describe themselves, which is
+                enough for a ranker that wants embeddings alone.
+            model_id: with `model` None: the model to read; None = the one that `<prefix>:active` names at the first read.
+            deadline_ms: the longest wait for Redis; a call that would wait longer raises.
+
+        Raises:
+            ConfigError: a URL that cannot be read, or a `model_id` that is not the model's.
+        """
+        self._client: Any = connect(client, deadline_ms) if isinstance(client, str) else client
+        connection.refuse_decoding(self._client)
+        self._reading = Reading(
+            names or Names(), model, model_id, connection.address(self._client), metrics or ReaderMetrics()
+        )
+        self._now_ms = now_ms
+
+    def read(self, users: Sequence[str], max_age_ms: int | None = None, embedding_only: bool = False) -> list[Row]:
+        """One row per user, in the order asked for, in one round trip.
+
+        Args:
+            users: ids as producers send them; repetitions are read once.
+            max_age_ms: rows of older states are STALE, and as usable as before; None = no limit.
+            embedding_only: fetch headers and embeddings, a hundredth of the bytes; rows have no `state`.
+
+        Raises:
+            UnavailableError: Redis could not be reached within the deadline. No single row ever raises.
+            ConfigError: Redis refuses us, or no model is active.
+        """
+        reading = self._reading
+        try:
+            if reading.model_id is None:
+                reading.activate(self._client.get(reading.names.active_key))
+            question = reading.ask(users, embedding_only)
+            answers = self._round_trip(question.commands)
+        except (RedisError, OSError) as error:
+            raise reading.failed(error) from error
+        return reading.rows(question, answers, self._now_ms(), max_age_ms)
+
+    def require_active(self) -> None:
+        """Check that the model we read is the one that `<prefix>:active` names: a service asks now and then, and reloads.
+
+        Raises:
+            ConfigError: another one is active, or none.
+            UnavailableError: Redis could not be reached.
+        """
+        try:
+            active = self._client.get(self._reading.names.active_key)
+        except (RedisError, OSError) as error:
+            raise self._reading.failed(error) from error
+        self._reading.require_active(active)
+
+    @property
+    def model_id(self) -> str | None:
+        """The model that is read; None before the first read of a reader that follows the active key."""
+        return self._reading.model_id
+
+    @property
+    def metrics(self) -> ReaderMetrics:
+        return self._reading.metrics
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _round_trip(self, commands: Sequence[Command]) -> list[Any]:
+        """An error reply is that command's answer."""
+        if not commands:
+            return []
+        pipe = self._client.pipeline(transaction=False)
+        for command in commands:
+            pipe.execute_command(*command)
+        answers: list[Any] = pipe.execute(raise_on_error=False)
+        return answers
+
+
+def connect(url: str, deadline_ms: int = connection.DEFAULT_DEADLINE_MS) -> redis.Redis:
+    """A client that waits at most `deadline_ms` for each answer.
+
+    Raises:
+        ConfigError: the URL cannot be read.
+    """
+    retry = Retry(NoBackoff(), connection.RETRIES, supported_errors=connection.RETRIED)
+    try:
+        return redis.Redis.from_url(url, retry=retry, **connection.options(deadline_ms))
+    except ValueError as error:
+        raise ConfigError(f"the Redis URL cannot be read: {error}") from None

@@ -1,0 +1,84 @@
+"""What a ranker gets for each user that it asks for: a row, whatever Redis holds. Pure: bytes in, rows out.
+
+The worst that one user's bytes can do is to make that user's own row INVALID.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.errors import StateError
+from schemas.state import Header, Kind, State, StateLayout, decode_header, decode_slots
+
+
+class Status(StrEnum):
+    """What a row is good for."""
+
+    #: A verified state that is young enough.
+    PRESENT = "present"
+    #: A verified state, older than the caller's limit: usable, and the caller knows how old it is.
+    STALE = "stale"
+    #: No state: a new user, one who was forgotten, or one whose state expired.
+    NOT_FOUND = "not_found"
+    #: Something is there that cannot be trusted; `why` tells. The encoder replaces it with the user's next event.
+    INVALID = "invalid"
+
+
+class Row(NamedTuple):
+    """One user's answer.
+
+    Attributes:
+        user: the id as it was asked for.
+        status: PRESENT and STALE rows have everything below, the others nothing.
+        age_ms: now - the state's `arrived_ms`: every event that reached Kafka more than this long ago is in the state. For a user
+            with nothing newer this grows although nothing is missing: it bounds what the state can lack, and is not a fault.
+        length: events in the state.
+        embedding: `(d,)` f16, unit length, for retrieval.
+        state: the verified state with its slots, for the crossing; None if only embeddings were asked for.
+        why: what is wrong, for people; empty if nothing is.
+    """
+
+    user: str
+    status: Status
+    age_ms: int | None = None
+    length: int = 0
+    embedding: NDArray[np.float16] | None = None
+    state: State | None = None
+    why: str = ""
+
+    @property
+    def usable(self) -> bool:
+        """There is a verified state, of whatever age."""
+        return self.status is Status.PRESENT or self.status is Status.STALE
+
+
+def read_row(
+    user: str, value: bytes, layout: StateLayout, where: str, now_ms: int, max_age_ms: int | None, embedding_only: bool
+) -> Row:
+    """The row of a value that Redis returned. Never raises for what the value holds.
+
+    Args:
+        value: the whole value, or at least its first `layout.header_bytes` bytes if `embedding_only`.
+        where: the key, for messages.
+        max_age_ms: older states are STALE; None = no limit.
+    """
+    try:
+        header = decode_header(value, layout, where)
+        if header.kind is Kind.DELETED:
+            return Row(user, Status.NOT_FOUND, why=f"{where}: the user was forgotten")
+        state = None if embedding_only else State(header, decode_slots(value, header, layout, where))
+    except StateError as error:
+        return Row(user, Status.INVALID, why=str(error))
+    return _usable_row(user, header, state, now_ms, max_age_ms, where)
+
+
+def _usable_row(user: str, header: Header, state: State | None, now_ms: int, max_age_ms: int | None, where: str) -> Row:
+    age_ms = max(0, now_ms - header.arrived_ms)  # clocks of two machines may differ by a little
+    status, why = Status.PRESENT, ""
+    if max_age_ms is not None and age_ms > max_age_ms:
+        status, why = Status.STALE, f"{where}: {age_ms} ms old, the limit is {max_age_ms} ms"
+    return Row(user, status, age_ms, header.length, header.embedding, state, why)
