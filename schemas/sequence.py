@@ -62,8 +62,27 @@ EMPTY = Sequence(0, NO_RECORDS)
 
 def encode_sequence(sequence: Sequence) -> bytes:
     """The value's bytes. The records must be sorted and distinct, as `merge` returns them."""
-    body = _FLOOR.pack(sequence.forgotten_before_ms) + sequence.records.tobytes()
-    return _HEADER.pack(MAGIC, VERSION, 0, zlib.crc32(body), 0)[:8] + body
+    return pack_sequence(sequence.forgotten_before_ms, sequence.records.tobytes())
+
+
+def pack_sequence(forgotten_before_ms: int, records: bytes) -> bytes:
+    """The value's bytes, from records that are bytes already: sorted and distinct."""
+    crc = zlib.crc32(records, zlib.crc32(_FLOOR.pack(forgotten_before_ms)))
+    return _HEADER.pack(MAGIC, VERSION, 0, crc, forgotten_before_ms) + records
+
+
+def floor_of(value: bytes) -> int:
+    """`forgotten_before_ms` of a valid value, without decoding it."""
+    floor: int = _FLOOR.unpack_from(value, HEADER_BYTES - _FLOOR.size)[0]
+    return floor
+
+
+def newest_ms_of(value: bytes) -> int:
+    """The time of a valid value's last record, without decoding it; the floor if it has none: everything later is news."""
+    if len(value) == HEADER_BYTES:
+        return floor_of(value)
+    newest: int = _FLOOR.unpack_from(value, len(value) - RECORD_BYTES)[0]
+    return newest
 
 
 def decode_sequence(value: bytes, where: str = "sequence") -> Sequence:
