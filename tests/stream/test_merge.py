@@ -82,9 +82,7 @@ def test_merge_many_is_merge(
         new = Sequence(int(news.forgotten_before_ms[u]), news.records[news.starts[u] : news.starts[u + 1]])
         merged = merge(EMPTY if value is None else decode_sequence(value), new, keep)
         if result is None:
-            assert (
-                value is None and merged == EMPTY._replace(records=merged.records) or encode_sequence(merged) == value
-            )
+            assert encode_sequence(merged) == (value or encode_sequence(EMPTY))
         else:
             assert result == encode_sequence(merged), key
 
@@ -127,11 +125,9 @@ def test_forgetting(keep: int) -> None:
     values: dict[bytes, bytes] = {}
     fold(values, [batch_of({b"x": (0, [(5, 1, 1, 1), (6, 1, 1, 1)])})], keep)
     fold(values, [batch_of({b"x": (6, []), b"nobody": (6, [])})], keep)
-    assert [decode_sequence(values[k]) for k in (b"x", b"nobody")] == [
-        (6, pytest.approx(np.empty(0, RECORD)))
-    ] * 2 or all(
-        decode_sequence(v).forgotten_before_ms == 6 and not len(decode_sequence(v).records) for v in values.values()
-    )
+    for value in values.values():
+        assert decode_sequence(value).forgotten_before_ms == 6
+        assert len(decode_sequence(value).records) == 0
     late = batch_of({b"x": (0, [(5, 1, 1, 1)]), b"nobody": (0, [(4, 1, 1, 1)])})
     assert fold(values, [late], keep) == {}, "a late duplicate of a forgotten event stays forgotten"
     fold(values, [batch_of({b"x": (0, [(7, 2, 1, 1)])})], keep)
