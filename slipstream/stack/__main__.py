@@ -36,6 +36,8 @@ def main() -> int:
     except SlipstreamError as error:
         print(error, file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

@@ -12,6 +12,7 @@ from slipstream.stack.choose import Machine
 from slipstream.stack.docker import Compose
 from slipstream.stack.state import How, Part, PartName
 
+ASK_TIMEOUT_S = 2.0
 STOP_TIMEOUT_S = {"kafka": 20.0, "redis": 5.0}
 
 
@@ -57,7 +58,9 @@ def wait_until_it_answers(
             if part.how is How.EXTERNAL or process.is_listening(
                 part.ports["client"]
             ):  # cheaper than a client for each try
-                ask(name, part, min(5.0, left_s), kafka_options)
+                ask(name, part, min(ASK_TIMEOUT_S, left_s), kafka_options)
+                if name == "kafka" and part.how is not How.EXTERNAL:
+                    probe.wake_group_coordinator(part.address, left_s)
                 return
             error = UnavailableError(f"Nothing listens at {part.address}.")
         except UnavailableError as caught:

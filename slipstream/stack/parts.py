@@ -17,6 +17,7 @@ from slipstream.stack.runner import Notify, Runner
 from slipstream.stack.state import How, Part, PartName, load, save
 
 PORT_ATTEMPTS = 3
+GIVEN_TIMEOUT_S = 10.0  # it is meant to run already
 HANG_TIMEOUT_S = 10.0  # one that runs and does not answer for so long is started again
 
 
@@ -54,6 +55,8 @@ class Parts:
         """
         runner = choose(name, address, self.data_dir, self.machine)
         former = load(self.data_dir).part(name)
+        if runner.how is How.EXTERNAL:
+            timeout_s = min(timeout_s, GIVEN_TIMEOUT_S)
         for attempt in range(1, PORT_ATTEMPTS + 1):
             ports = choose_ports(runner, name, port, former.ports if former and attempt == 1 else {})
             try:

@@ -3,32 +3,67 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import redis
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from schemas.errors import UnavailableError
 
+NO_COORDINATOR_YET = {
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+}
+
 
 def kafka_cluster_id(bootstrap: str, timeout_s: float, options: Mapping[str, str] | None = None) -> str:
     """`options`: librdkafka's, for security. Raises UnavailableError if no broker answers within `timeout_s`."""
-    quiet = logging.Logger(
-        "slipstream.stack.probe", logging.CRITICAL
-    )  # librdkafka tells stderr of every refused connection
     try:
-        admin = AdminClient(
-            {"socket.timeout.ms": 6000, **(options or {}), "bootstrap.servers": bootstrap}, logger=quiet
-        )
-        return str(admin.list_topics(timeout=timeout_s).cluster_id)
+        return str(_admin(bootstrap, options).list_topics(timeout=timeout_s).cluster_id)
     except (KafkaException, ValueError) as error:
         reason = error.args[0].str() if isinstance(error, KafkaException) else error
         raise UnavailableError(f"Kafka does not answer at {bootstrap} ({reason}).") from error
+
+
+def wake_group_coordinator(bootstrap: str, timeout_s: float) -> None:
+    """Waits until consumer groups can be joined; a new broker makes its offsets topic at the first such request.
+
+    That takes 0.2 s, but the first consumer that asks for it is told to wait, and waits for 3 s.
+    Raises UnavailableError after `timeout_s`.
+    """
+    admin = _admin(bootstrap, None)
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            [answer] = admin.describe_consumer_groups(["no-such-group"], request_timeout=timeout_s).values()
+            answer.result(timeout_s)
+            return
+        except KafkaException as error:
+            code = error.args[0].code()
+            if code == KafkaError.GROUP_ID_NOT_FOUND:
+                return
+            if time.monotonic() >= deadline or code not in NO_COORDINATOR_YET:
+                raise UnavailableError(f"Kafka's group coordinator at {bootstrap} is not ready ({error}).") from error
+        except TimeoutError as error:
+            raise UnavailableError(f"Kafka's group coordinator at {bootstrap} does not answer.") from error
+        time.sleep(0.02)
+
+
+def _admin(bootstrap: str, options: Mapping[str, str] | None) -> AdminClient:
+    quiet = logging.Logger("slipstream.stack.probe", logging.CRITICAL)  # stderr is told of every refused connection
+    config: dict[str, str | int | float | bool] = {
+        "socket.timeout.ms": 6000,
+        **(options or {}),
+        "bootstrap.servers": bootstrap,
+    }
+    return AdminClient(config, logger=quiet)
 
 
 def redis_ping(url: str, timeout_s: float) -> None:
