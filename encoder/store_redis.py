@@ -12,8 +12,10 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
+    MovedError,
     NoPermissionError,
     NoScriptError,
+    RedisClusterException,
     RedisError,
     ResponseError,
 )
@@ -44,9 +46,22 @@ _PASSING = (
 )
 
 
-def connect(url: str, timeout_s: float = 5.0) -> redis.Redis:
-    """A client that answers bytes, has a time limit on everything, and retries what is safe to repeat (all we send is)."""
+def connect(url: str, timeout_s: float = 5.0) -> RedisClient:
+    """A client that answers bytes, has a time limit on everything, and retries what is safe to repeat (all we send is).
+
+    Args:
+        url: `redis://`, `rediss://` (TLS) or `unix://`; `redis+cluster://` and `rediss+cluster://` for Redis Cluster.
+
+    Raises:
+        ConfigError: the URL cannot be read.
+        UnavailableError: a cluster cannot be reached; a single Redis is reached at the first command.
+    """
+    scheme, cluster, rest = url.partition("+cluster://")
     try:
+        if cluster:
+            return redis.RedisCluster.from_url(
+                f"{scheme}://{rest}", socket_timeout=timeout_s, socket_connect_timeout=timeout_s
+            )
         return redis.Redis.from_url(
             url,
             socket_timeout=timeout_s,
@@ -57,6 +72,8 @@ def connect(url: str, timeout_s: float = 5.0) -> redis.Redis:
         )
     except ValueError as error:
         raise ConfigError(f"the Redis URL cannot be read: {error} (setting `redis_url`)") from None
+    except RedisClusterException as error:
+        raise UnavailableError(f"Redis Cluster: {error}: is it running, and a cluster? (setting `redis_url`)") from None
 
 
 def publish_active(client: RedisClient, names: Names, model_id: str) -> str:
@@ -165,15 +182,17 @@ class RedisStateStore:
 def _reaching(client: RedisClient) -> Iterator[None]:
     try:
         yield
-    except RedisError as error:
+    except (RedisError, RedisClusterException) as error:
         raise _translated(error, client) from error
 
 
-def _translated(error: RedisError, client: RedisClient) -> SlipstreamError:
+def _translated(error: RedisError | RedisClusterException, client: RedisClient) -> SlipstreamError:
     """Redis's errors as ours; nothing in a message can hold a password."""
     where = _address(client)
     if isinstance(error, (AuthenticationError, AuthorizationError, NoPermissionError)):
         return ConfigError(f"Redis at {where} refuses us: {error}: correct the user and password in `redis_url`")
+    if isinstance(error, MovedError):
+        return ConfigError(f"Redis at {where} is a cluster: write the `redis_url` as redis+cluster://...")
     if isinstance(error, ResponseError) and not str(error).startswith(_PASSING):
         return ConfigError(f"Redis at {where} does not understand us: {error}: Redis 6.2 or later is needed")
     hint = (
