@@ -32,7 +32,7 @@ def test_a_list_for_every_user_whatever_redis_holds(redis_client: redis.Redis, p
 
     fresh, hurt = model.state(1, 40), model.state(2, 9)
     put("fresh", model.value(fresh))
-    put("hurt", model.value(hurt)[:-3000])
+    put("hurt", model.value(hurt)[:1000])
     now_ms = fresh.header.arrived_ms + 70
     reader = StateReader(redis_client, model.bundle, names, now_ms=lambda: now_ms)
     dcat, catalogue = model.dcat(), Catalogue.of(model.bundle)
