@@ -1,0 +1,150 @@
+"""Writes one partition of the changelog, in transactions that only the partition's owner can commit.
+
+The transactional id belongs to the partition: opening a writer (InitProducerId) aborts what the former owner had under way and
+shuts it out. Unfenced, a worker stopped for longer than its session and then continued overwrote half of its users with
+stale sequences.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]
+from aiokafka.errors import (  # type: ignore[import-untyped]
+    InvalidProducerEpoch,
+    InvalidProducerIdMapping,
+    InvalidTxnState,
+    KafkaConnectionError,
+    KafkaError,
+    OutOfOrderSequenceNumber,
+    ProducerFenced,
+)
+
+from schemas.errors import FencedError, SlipstreamError, UnavailableError
+from stream.dead_letters import Headers
+from stream.kafka import KafkaConfig
+
+#: Of a Kafka batch, uncompressed; the topic's max.message.bytes is larger.
+_MAX_BATCH_BYTES = 1 << 20
+#: Kafka batches that are on their way at once: bounds memory.
+_MAX_UNACKNOWLEDGED = 8
+_FENCED = (ProducerFenced, InvalidProducerEpoch, InvalidTxnState, InvalidProducerIdMapping, OutOfOrderSequenceNumber)
+
+
+class Write(NamedTuple):
+    """A changelog record. `timestamp_ms` is the arrival of the oldest raw event newly in it; a value of None is a tombstone."""
+
+    key: bytes
+    value: bytes | None
+    timestamp_ms: int
+
+
+class Letter(NamedTuple):
+    """A dead letter."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    timestamp_ms: int
+
+
+class ChangelogWriter:
+    """The one writer of a partition. Not for concurrent calls."""
+
+    def __init__(self, producer: AIOKafkaProducer, topic: str, partition: int, timeout_s: float) -> None:
+        self._producer = producer
+        self._topic = topic
+        self._partition = partition
+        self._timeout_s = timeout_s
+
+    @classmethod
+    async def open(
+        cls, kafka: KafkaConfig, topic: str, partition: int, transactional_id: str, timeout_s: float
+    ) -> ChangelogWriter:
+        """Returns when every former writer of the partition is shut out.
+
+        Args:
+            timeout_s: how long opening, or one transaction, may take.
+
+        Raises:
+            UnavailableError: it took longer.
+        """
+        producer = AIOKafkaProducer(
+            bootstrap_servers=kafka.bootstrap_servers,
+            client_id=transactional_id,
+            transactional_id=transactional_id,
+            # A dead worker's open transaction is aborted by its successor's opening, not by this timeout.
+            transaction_timeout_ms=int(min(900.0, 2 * timeout_s) * 1000),
+            linger_ms=0,
+            max_batch_size=_MAX_BATCH_BYTES,
+            compression_type="zstd",
+            request_timeout_ms=int(timeout_s * 1000),
+            **kafka.aiokafka(),
+        )
+        writer = cls(producer, topic, partition, timeout_s)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await producer.start()
+        except (TimeoutError, KafkaError) as error:
+            await producer.stop()
+            raise writer._mapped(error, "cannot be opened for writing") from None
+        return writer
+
+    async def write(self, writes: Iterable[Write], letters: Iterable[Letter] = (), dead_letters_topic: str = "") -> int:
+        """Write records, and dead letters, in one transaction; returns when it is committed, with the bytes of the values.
+
+        Raises:
+            FencedError: another worker owns the partition.
+            UnavailableError: not committed in time. Whether it will be is not known: this worker must not go on.
+        """
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._producer.begin_transaction()
+                size = await self._send(writes)
+                for letter in letters:
+                    await self._producer.send_and_wait(
+                        dead_letters_topic,
+                        letter.value,
+                        letter.key,
+                        timestamp_ms=letter.timestamp_ms,
+                        headers=[(name, v.encode() if isinstance(v, str) else v) for name, v in letter.headers],
+                    )
+                await self._producer.commit_transaction()
+                return size
+        except (TimeoutError, KafkaError) as error:
+            raise self._mapped(error, "not written") from error
+
+    async def _send(self, writes: Iterable[Write]) -> int:
+        size = 0
+        sent: list[asyncio.Future[Any]] = []
+        batch = self._producer.create_batch()
+        for key, value, timestamp_ms in writes:
+            if batch.append(key=key, value=value, timestamp=timestamp_ms) is None:  # full
+                sent.append(await self._producer.send_batch(batch, self._topic, partition=self._partition))
+                batch = self._producer.create_batch()
+                batch.append(key=key, value=value, timestamp=timestamp_ms)
+                if len(sent) >= _MAX_UNACKNOWLEDGED:
+                    await sent.pop(0)
+            size += len(value or b"")
+        if batch.record_count():
+            sent.append(await self._producer.send_batch(batch, self._topic, partition=self._partition))
+        for acknowledged in sent:
+            await acknowledged
+        return size
+
+    async def close(self) -> None:
+        await self._producer.stop()
+
+    def _mapped(self, error: Exception, what: str) -> SlipstreamError:
+        where = f"topic {self._topic}, partition {self._partition}"
+        causes = (error, error.__cause__)  # aiokafka wraps what its sender does not expect
+        if any(isinstance(cause, _FENCED) for cause in causes):
+            return FencedError(
+                f"{where}: another worker owns it now ({type(error).__name__}); this one stops, and nothing is lost: "
+                "start it again to take part"
+            )
+        if isinstance(error, (TimeoutError, KafkaConnectionError)):
+            return UnavailableError(f"{where}: {what} within {self._timeout_s:.0f} s; is Kafka running?")
+        return SlipstreamError(f"{where}: {what}: {error!r}")

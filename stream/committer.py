@@ -1,0 +1,228 @@
+"""Group commit: all that is queued for a partition goes into one transaction.
+
+A transaction costs some 5 ms whatever is in it, so one per batch would bound a partition to about a hundred batches a second. So
+while one is under way the next ones queue, and go together. The order in which things become durable:
+
+    1 take      what is queued, oldest first
+    2 merge     into the partition's sequences (stream.merge)
+    3 commit    the changed sequences, and batches that cannot be read as dead letters, in one transaction
+    4 remember  them in the table
+    5 ack       the batches, so that their source offsets may be committed
+
+A crash between any two steps repeats the batches after the last committed source offset, which changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from schemas.batch import Batch, decode_batch
+from schemas.errors import BatchError
+from stream.changelog import ChangelogWriter, Letter, Write
+from stream.dead_letters import BAD_BATCH, BAD_SEQUENCE, Headers, Provenance, dead_letter_headers
+from stream.merge import combine, merge_many
+from stream.metrics import SequenceMetrics
+from stream.recovery import Damaged
+from stream.store import PartitionTable
+
+#: Batches that may wait, by number and by bytes; then `put` waits, and Faust stops fetching.
+MAX_QUEUED = 64
+MAX_QUEUED_BYTES = 4 << 20
+#: Batches of a transaction: their users' sequences are up to a hundred times as large.
+MAX_TAKEN_BYTES = 1 << 20
+
+
+class Pending(NamedTuple):
+    """A message of `engagement-batches` that waits. `ack` marks it as done, `drop` as not taken."""
+
+    provenance: Provenance
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    ack: Callable[[], None]
+    drop: Callable[[], None]
+
+
+class Committer:
+    """One partition's queue and the task that empties it. `table` is the partition's, whole."""
+
+    def __init__(
+        self,
+        partition: int,
+        writer: ChangelogWriter,
+        metrics: SequenceMetrics,
+        capacity: int,
+        dead_letters_topic: str,
+        fail: Callable[[BaseException], None],
+    ) -> None:
+        self._partition = partition
+        self._writer = writer
+        self._metrics = metrics
+        self._capacity = capacity
+        self._dead_letters_topic = dead_letters_topic
+        self._fail = fail
+        self._queue: deque[Pending] = deque()
+        self._queued_bytes = 0
+        self._transacting = asyncio.Lock()
+        self._wake = asyncio.Event()
+        self._space = asyncio.Event()
+        self._expire_before_ms: int | None = None
+        self._damaged: list[Damaged] = []
+        self._task: asyncio.Task[None] | None = None
+        self.table: PartitionTable | None = None
+        self.discarding = False
+
+    async def put(self, pending: Pending) -> None:
+        """Queue a message; waits while the queue is full."""
+        while not self.discarding and (len(self._queue) >= MAX_QUEUED or self._queued_bytes >= MAX_QUEUED_BYTES):
+            self._space.clear()
+            await self._space.wait()
+        if self.discarding:
+            pending.drop()
+            return
+        self._queue.append(pending)
+        self._queued_bytes += len(pending.value or b"")
+        self._wake.set()
+
+    def start(self, table: PartitionTable, damaged: list[Damaged]) -> None:
+        """The table is whole: begin to empty the queue."""
+        self.table = table
+        self._damaged = damaged
+        self._wake.set()
+        self._task = asyncio.create_task(self._run(table), name=f"committer-{self._partition}")
+
+    def discard_queue(self) -> None:
+        """Give back what waits, until `discarding` is set to False: the table is not whole, and the partition may go."""
+        self.discarding = True
+        while self._queue:
+            self._queue.popleft().drop()
+        self._queued_bytes = 0
+        self._space.set()
+
+    def expire_markers(self, before_ms: int) -> None:
+        """Remove the markers of users forgotten before, when the queue is next empty."""
+        self._expire_before_ms = before_ms
+        self._wake.set()
+
+    async def settle(self) -> None:
+        """Returns when no transaction is under way; with an empty queue none begins until the next call of another method."""
+        self._expire_before_ms = None
+        async with self._transacting:
+            pass
+
+    async def close(self) -> None:
+        """Stop. Nothing is queued any more, or it is another worker's by now."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self.discard_queue()
+        await self._writer.close()
+
+    async def _run(self, table: PartitionTable) -> None:
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                await self._bury_damaged()
+                while taken := self._take():
+                    await self._commit(taken, table)
+                if self._expire_before_ms is not None:
+                    await self._expire(table, self._expire_before_ms)
+                    self._expire_before_ms = None
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            self._fail(error)
+            raise
+
+    # 1 take
+    def _take(self) -> list[Pending]:
+        taken: list[Pending] = []
+        size = 0
+        while self._queue and (not taken or size + len(self._queue[0].value or b"") <= MAX_TAKEN_BYTES):
+            pending = self._queue.popleft()
+            size += len(pending.value or b"")
+            taken.append(pending)
+        self._queued_bytes -= size
+        self._space.set()
+        return taken
+
+    async def _commit(self, taken: list[Pending], table: PartitionTable) -> None:
+        # 2 merge
+        batches, letters = _decoded(taken)
+        writes: list[Write] = []
+        if batches:
+            news = combine(batches)
+            merged = merge_many(table.get_many(news.users), news, self._capacity)
+            arrived = news.arrived_ms.tolist()
+            writes = [
+                Write(user, value, at)
+                for user, value, at in zip(news.users, merged, arrived, strict=True)
+                if value is not None
+            ]
+        # 3 commit
+        await self._transact(writes, letters)
+        # 4 remember
+        for write in writes:
+            table.put(*write)
+        # 5 ack
+        for pending in taken:
+            pending.ack()
+        self._count(batches, writes, letters)
+
+    async def _transact(self, writes: list[Write], letters: list[Letter]) -> None:
+        if not writes and not letters:
+            return
+        started = time.perf_counter()
+        async with self._transacting:
+            size = await self._writer.write(writes, letters, self._dead_letters_topic)
+        self._metrics.transaction_s.observe(time.perf_counter() - started)
+        self._metrics.transactions.inc()
+        self._metrics.changelog_bytes.inc(size)
+
+    def _count(self, batches: list[Batch], writes: list[Write], letters: list[Letter]) -> None:
+        self._metrics.batches.inc(len(batches))
+        self._metrics.records.inc(sum(len(batch.records) for batch in batches))
+        self._metrics.users_written.inc(len(writes))
+        if letters:
+            self._metrics.dead_letters.labels(BAD_BATCH).inc(len(letters))
+        if writes:
+            oldest_ms = min(write.timestamp_ms for write in writes)
+            self._metrics.latency.observe(max(0.0, time.time() - oldest_ms / 1000))
+
+    async def _expire(self, table: PartitionTable, before_ms: int) -> None:
+        now_ms = int(time.time() * 1000)
+        tombstones = [Write(user, None, now_ms) for user in table.expired_markers(before_ms)]
+        await self._transact(tombstones, [])
+        for tombstone in tombstones:
+            table.put(*tombstone)
+        self._metrics.tombstones.inc(len(tombstones))
+
+    async def _bury_damaged(self) -> None:
+        damaged, self._damaged = self._damaged, []
+        letters = [
+            Letter(d.key, d.value, dead_letter_headers(BAD_SEQUENCE, d.error, d.provenance), d.provenance.timestamp_ms)
+            for d in damaged
+        ]
+        await self._transact([], letters)
+        if letters:
+            self._metrics.dead_letters.labels(BAD_SEQUENCE).inc(len(letters))
+
+
+def _decoded(taken: list[Pending]) -> tuple[list[Batch], list[Letter]]:
+    """The batches that can be read, and the others as dead letters."""
+    batches: list[Batch] = []
+    letters: list[Letter] = []
+    for pending in taken:
+        try:
+            if pending.value is None:
+                raise BatchError("a message without a value is no batch")
+            batches.append(decode_batch(pending.value))
+        except BatchError as error:
+            headers = dead_letter_headers(BAD_BATCH, str(error), pending.provenance, pending.headers)
+            letters.append(Letter(pending.key, pending.value, headers, pending.provenance.timestamp_ms))
+    return batches, letters

@@ -1,0 +1,190 @@
+"""The partitions that this worker owns: each with its fenced writer, its table and its committer.
+
+A gained partition goes through: fence (no other worker can write it any more) -> find the changelog's end -> load, in a thread,
+while Faust already fetches -> commit. Nothing of it is read or written before its table is whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from schemas.errors import UnavailableError
+from schemas.names import Names
+from stream.changelog import ChangelogWriter
+from stream.committer import Committer
+from stream.kafka import Admin, KafkaConfig
+from stream.metrics import SequenceMetrics
+from stream.offsets import end_offsets
+from stream.recovery import Loaded, load_partitions
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class _Owned:
+    committer: Committer
+    end_offset: int = 0
+    #: Ends the loading of the partitions that were gained together with this one and are still loading.
+    stop_loading: threading.Event = field(default_factory=threading.Event)
+
+
+class Ownership:
+    """All calls come from one event loop. `fail` ends the process: after an error nothing may be acknowledged or written."""
+
+    def __init__(
+        self,
+        kafka: KafkaConfig,
+        names: Names,
+        capacity: int,
+        timeout_s: float,
+        metrics: SequenceMetrics,
+        fail: Callable[[BaseException], None],
+    ) -> None:
+        self._kafka = kafka
+        self._names = names
+        self._capacity = capacity
+        self._timeout_s = timeout_s
+        self._metrics = metrics
+        self._fail = fail
+        self._admin = Admin(kafka)
+        self._owned: dict[int, _Owned] = {}
+        self._loaders: set[asyncio.Task[None]] = set()
+        self._rebalancing = True
+
+    @property
+    def partitions(self) -> list[int]:
+        return sorted(self._owned)
+
+    @property
+    def loading(self) -> list[int]:
+        return [partition for partition, owned in sorted(self._owned.items()) if owned.committer.table is None]
+
+    @property
+    def users(self) -> int:
+        return sum(len(owned.committer.table or ()) for owned in self._owned.values())
+
+    def committer(self, partition: int) -> Committer:
+        return self._owned[partition].committer
+
+    def end_offset(self, partition: int) -> int | None:
+        """The changelog's end at the last rebalance, None for another worker's partition."""
+        owned = self._owned.get(partition)
+        return owned.end_offset if owned else None
+
+    def begin_rebalance(self) -> None:
+        """Partitions may go: what still loads gives its queue back, so that nothing is waited for."""
+        self._rebalancing = True
+        for partition in self.loading:
+            self._owned[partition].committer.discard_queue()
+
+    def end_rebalance(self) -> None:
+        self._rebalancing = False
+
+    async def rebalance(self, mine: set[int]) -> None:
+        """Become the owner of exactly these partitions.
+
+        Raises:
+            UnavailableError: Kafka does not answer in time.
+        """
+        lost, gained = sorted(self._owned.keys() - mine), sorted(mine - self._owned.keys())
+        for partition in lost:
+            owned = self._owned.pop(partition)
+            owned.stop_loading.set()
+            await owned.committer.close()
+        # Neighbours of a lost partition in the same loader load again, unless they are whole.
+        again = [p for p in self.loading if self._owned[p].stop_loading.is_set()]
+        writers = await asyncio.gather(*[self._open_writer(partition) for partition in gained])
+        for partition, writer in zip(gained, writers, strict=True):
+            committer = Committer(
+                partition, writer, self._metrics, self._capacity, self._names.dead_letters, self._fail
+            )
+            self._owned[partition] = _Owned(committer)
+        for owned in self._owned.values():
+            await owned.committer.settle()
+        for partition, end in (await self._settled_ends(sorted(self._owned))).items():
+            self._owned[partition].end_offset = end
+        for owned in self._owned.values():
+            owned.committer.discarding = False
+        self._metrics.partitions.set(len(self._owned))
+        self._load(sorted([*gained, *again]))
+        if lost or gained:
+            logger.info("partitions %s: got %s, gave up %s", self.partitions, gained, lost)
+
+    async def _open_writer(self, partition: int) -> ChangelogWriter:
+        names = self._names
+        transactional_id = names.sequence_transactional_id(partition)
+        return await ChangelogWriter.open(self._kafka, names.sequences, partition, transactional_id, self._timeout_s)
+
+    async def _settled_ends(self, partitions: list[int]) -> Mapping[int, int]:
+        """The changelog's ends, once the markers of our last transactions are written: then nothing moves them but us."""
+        where = [(self._names.sequences, partition) for partition in partitions]
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            ends = await asyncio.to_thread(end_offsets, self._admin, where)
+            stable = await asyncio.to_thread(end_offsets, self._admin, where, committed_only=True)
+            if ends == stable:
+                return {partition: end for (_, partition), end in ends.items()}
+            if time.monotonic() > deadline:
+                raise UnavailableError(
+                    f"topic {self._names.sequences}: a transaction stays open on partitions "
+                    f"{[w[1] for w in where if ends[w] != stable[w]]} for {self._timeout_s:.0f} s"
+                )
+            await asyncio.sleep(0.005)
+
+    def _load(self, partitions: list[int]) -> None:
+        if not partitions:
+            return
+        stop = threading.Event()
+        ends = {}
+        for partition in partitions:
+            self._owned[partition].stop_loading = stop
+            ends[partition] = self._owned[partition].end_offset
+        loop = asyncio.get_running_loop()
+
+        def on_loaded(loaded: Loaded) -> None:
+            loop.call_soon_threadsafe(self._loaded, loaded, stop)
+
+        async def load() -> None:
+            try:
+                await asyncio.to_thread(
+                    load_partitions, self._kafka, self._names.sequences, ends, on_loaded, stop, self._timeout_s
+                )
+            except Exception as error:
+                self._fail(error)
+
+        task = asyncio.create_task(load(), name="load-changelog")
+        self._loaders.add(task)
+        task.add_done_callback(self._loaders.discard)
+
+    def _loaded(self, loaded: Loaded, stop: threading.Event) -> None:
+        owned = self._owned.get(loaded.partition)
+        if owned is None or owned.stop_loading is not stop:
+            return  # given up meanwhile
+        self._metrics.recovered_records.inc(loaded.records)
+        self._metrics.recovery_s.set(loaded.seconds)
+        for damaged in loaded.damaged:
+            logger.error("%s: %s; it goes to the dead letters", damaged.provenance, damaged.error)
+        logger.info(
+            "partition %d: %d users from %d changelog records in %.1f s",
+            loaded.partition,
+            len(loaded.table),
+            loaded.records,
+            loaded.seconds,
+        )
+        owned.committer.start(loaded.table, loaded.damaged)
+
+    def expire_markers(self, before_ms: int) -> None:
+        """Not while a rebalance goes on: the changelog's ends must stay where they are."""
+        if not self._rebalancing:
+            for owned in self._owned.values():
+                if owned.committer.table is not None:
+                    owned.committer.expire_markers(before_ms)
+
+    async def close(self) -> None:
+        await self.rebalance(set())
+        await asyncio.gather(*self._loaders)
