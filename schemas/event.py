@@ -114,6 +114,8 @@ class Parser:
                 "too_large", f"the message has {len(value)} bytes, at most {MAX_MESSAGE_BYTES} are allowed"
             )
         try:
+            if not value.isascii():
+                value.decode()  # msgspec does not look into fields that it skips, and whether it skips one depends on their order
             event = self._decode(value)
         except msgspec.ValidationError as error:
             return self._forget_or_raise(value, arrived_ms, error)
