@@ -12,7 +12,7 @@ scores = dcat.score([Request(row, candidates) for row in rows])
 from ranker.async_reader import AsyncStateReader
 from ranker.dcat import Dcat, Request, Scores
 from ranker.metrics import ReaderMetrics
-from ranker.rank import Catalogue, RankedItem, Ranking, rank_row, rank_user, retrieve, retrieve_popular
+from ranker.rank import Catalogue, RankedItem, Ranking, rank_given, rank_row, rank_user, retrieve, retrieve_popular
 from ranker.reader import StateReader
 from ranker.rows import Row, Status
 
@@ -28,6 +28,7 @@ __all__ = [
     "Scores",
     "StateReader",
     "Status",
+    "rank_given",
     "rank_row",
     "rank_user",
     "retrieve",

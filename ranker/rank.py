@@ -19,6 +19,8 @@ from ranker.reader import StateReader
 from ranker.rows import Row, Status
 
 DEFAULT_CANDIDATES = 256
+#: What candidates were chosen by.
+Retrieval = Literal["embedding", "popularity", "given"]
 _NO_ITEMS = np.empty(0, np.int64)
 
 
@@ -60,7 +62,8 @@ class RankedItem(NamedTuple):
     """
     Attributes:
         score: of the crossing: the logit of an engagement. The list is sorted by it.
-        retrieval_score: user embedding . item vector; or the item's count in training if retrieval was by popularity.
+        retrieval_score: user embedding . item vector; the item's count in training if retrieval was by popularity; 0 if the
+            candidates were given.
     """
 
     item_id: int
@@ -73,7 +76,6 @@ class Ranking(NamedTuple):
 
     Attributes:
         status, age_ms, length, why: of the row that was read (ranker.rows.Row).
-        retrieval: what the candidates were chosen by.
         items: the best first.
     """
 
@@ -82,7 +84,7 @@ class Ranking(NamedTuple):
     age_ms: int | None
     length: int
     why: str
-    retrieval: Literal["embedding", "popularity"]
+    retrieval: Retrieval
     items: list[RankedItem]
 
 
@@ -137,6 +139,16 @@ def rank_row(
         retrieved = retrieve(state.header.embedding, catalogue, candidates, seen)
     else:
         retrieved = retrieve_popular(catalogue, candidates)
+    return _ranking(row, dcat, retrieved, k, "popularity" if state is None else "embedding")
+
+
+def rank_given(row: Row, dcat: Dcat, items: NDArray[np.int64], k: int = 10) -> Ranking:
+    """Rank `(c,)` item ids of the caller's own choice for a row that was read already; repetitions count once."""
+    distinct = np.unique(items)
+    return _ranking(row, dcat, Retrieved(distinct, np.zeros(len(distinct), np.float32)), k, "given")
+
+
+def _ranking(row: Row, dcat: Dcat, retrieved: Retrieved, k: int, retrieval: Retrieval) -> Ranking:
     (crossed,) = dcat.score([Request(row, retrieved.items)])
     order = np.lexsort((retrieved.items, -crossed.score))[:k]
     items = [
@@ -148,7 +160,6 @@ def rank_row(
             strict=True,
         )
     ]
-    retrieval: Literal["embedding", "popularity"] = "popularity" if state is None else "embedding"
     return Ranking(row.user, row.status, row.age_ms, row.length, row.why, retrieval, items)
 
 

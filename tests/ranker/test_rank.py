@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ranker.dcat import Request
-from ranker.rank import Catalogue, rank_row, retrieve, retrieve_popular
+from ranker.rank import Catalogue, rank_given, rank_row, retrieve, retrieve_popular
 from ranker.rows import Row, Status
 from tests.ranker.conftest import Model
 
@@ -84,6 +84,15 @@ def test_a_user_without_a_state_gets_what_is_popular(model: Model, row: Row) -> 
     assert ranking.retrieval == "popularity"
     assert {item.item_id for item in ranking.items} <= set(retrieve_popular(catalogue, 20).items.tolist())
     assert [item.score for item in ranking.items] == sorted((item.score for item in ranking.items), reverse=True)
+
+
+def test_candidates_of_ones_own_choice(model: Model) -> None:
+    for row in (present(model, 1, 40), Row("new", Status.NOT_FOUND)):
+        ranking = rank_given(row, model.dcat(), np.array([7, 1 << 60, 9, 7]), k=2)
+        (crossed,) = model.dcat().score([Request(row, np.array([7, 9, 1 << 60]))])
+        best = np.array([7, 9, 1 << 60])[np.argsort(-crossed.score)[:2]]
+        assert [item.item_id for item in ranking.items] == best.tolist()
+        assert ranking.retrieval == "given"
 
 
 def test_a_catalogue_smaller_than_the_list(model: Model) -> None:

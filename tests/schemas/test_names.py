@@ -24,7 +24,7 @@ def test_the_names_of_the_default_deployment_never_change() -> None:
     ]
     assert (names.ingest_group, names.sequence_app) == ("slipstream-ingest", "slipstream-sequence")
     assert names.encoder_group(MODEL) == f"slipstream-encoder-{MODEL}"
-    assert names.sequence_transactional_id(7) == "slipstream-sequences-7"
+    assert names.sequence_transactional_ids(7) == ("slipstream-sequences-7-a", "slipstream-sequences-7-b")
     assert names.state_key(MODEL, b"u-17") == b"slipstream:0123456789abcdef:u-17"
     assert names.state_key_pattern(MODEL) == "slipstream:0123456789abcdef:*"
     assert names.active_key == "slipstream:active"
