@@ -2,7 +2,7 @@
 
 from slipstream.stack.choose import Machine
 from slipstream.stack.guard import running
-from slipstream.stack.launcher import PartStatus, StackStatus, current, down, start_part, status, stop_part, up
+from slipstream.stack.launcher import PartStatus, StackStatus, current, down, fetch, start_part, status, stop_part, up
 from slipstream.stack.state import How, Part, PartName, Stack
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "StackStatus",
     "current",
     "down",
+    "fetch",
     "running",
     "start_part",
     "status",

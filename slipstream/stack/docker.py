@@ -77,6 +77,10 @@ class Container:
     how: How = How.DOCKER
     listeners: tuple[str, ...] = ("client",)
 
+    def fetch(self, notify: Notify) -> None:
+        notify(f"fetching the image of {self.name}")
+        self.compose.call("pull", "--quiet", self.name)
+
     def launch(self, directory: Path, ports: Mapping[str, int], notify: Notify, remember: Remember) -> Part:
         notify(f"starting {self.name} with Docker (the first time, its image is fetched)")
         port = ports["client"]

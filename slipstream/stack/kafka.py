@@ -66,6 +66,9 @@ class JavaKafka:
     how: How = How.PROCESS
     listeners: tuple[str, ...] = ("client", "controller")
 
+    def fetch(self, notify: Notify) -> None:
+        kafka_jars(self.pom, self.cache_dir, self.maven, notify)
+
     def launch(self, directory: Path, ports: Mapping[str, int], notify: Notify, remember: Remember) -> Part:
         jars = kafka_jars(self.pom, self.cache_dir, self.maven, notify)
         java = [str(self.java), *HEAP, "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20", "-XX:+ExitOnOutOfMemoryError"]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from schemas.errors import ConfigError, UnavailableError
 from slipstream.stack import lifecycle
-from slipstream.stack.choose import Machine
+from slipstream.stack.choose import Machine, choose
 from slipstream.stack.parts import Parts
 from slipstream.stack.runner import Notify
 from slipstream.stack.state import LOCK_FILE, PARTS, How, Part, PartName, Stack, load, locked
@@ -99,9 +99,23 @@ def down(
             if parts.stop(name):
                 notify(f"{name} stopped")
                 stopped.append(name)
-            if discard_data:
-                parts.discard(name)
+        for name in PARTS if discard_data else ():
+            parts.discard(name)
     return tuple(stopped)
+
+
+def fetch(
+    kafka_bootstrap: str | None = None,
+    redis_url: str | None = None,
+    *,
+    notify: Notify = quiet,
+    machine: Machine | None = None,
+) -> None:
+    """Downloads what `up` would download, and starts nothing: jars or images. Errors as of `up`."""
+    machine = machine or Machine.this()
+    asked: dict[PartName, str | None] = {"kafka": kafka_bootstrap, "redis": redis_url}
+    for name in PARTS:
+        choose(name, asked[name], Path(), machine).fetch(notify)
 
 
 def start_part(

@@ -23,7 +23,7 @@ def is_running(name: PartName, part: Part, data_dir: Path, machine: Machine) -> 
     if part.how is How.DOCKER:
         try:
             return part.running and compose(data_dir, machine).is_running(name)
-        except UnavailableError:
+        except (UnavailableError, PrerequisiteError):  # no engine, no containers
             return False
     return True
 

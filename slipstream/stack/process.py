@@ -98,6 +98,8 @@ def find(identity: ProcessId) -> psutil.Process | None:
         if abs(process.create_time() - identity.create_time_s) > CREATE_TIME_TOLERANCE_S:
             return None
         if process.status() == psutil.STATUS_ZOMBIE:
+            if process.num_threads() > 1:  # its first thread has ended, others still hold its ports and files
+                return process
             with contextlib.suppress(ChildProcessError):  # ours to reap only if we are its parent
                 os.waitpid(identity.pid, os.WNOHANG)
             return None

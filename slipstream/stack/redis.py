@@ -28,6 +28,9 @@ class RedisServer:
     how: How = How.PROCESS
     listeners: tuple[str, ...] = ("client",)
 
+    def fetch(self, notify: Notify) -> None:
+        pass
+
     def launch(self, directory: Path, ports: Mapping[str, int], notify: Notify, remember: Remember) -> Part:
         directory.mkdir(parents=True, exist_ok=True)
         config = directory / "redis.conf"

@@ -22,6 +22,10 @@ class Runner(Protocol):
         """Names of the ports that it needs; empty for an address that was given."""
         ...
 
+    def fetch(self, notify: Notify) -> None:
+        """Downloads what `launch` would download."""
+        ...
+
     def launch(self, directory: Path, ports: Mapping[str, int], notify: Notify, remember: Remember) -> Part:
         """Starts it with its files in `directory` and returns at once: it may not answer yet.
 
@@ -37,6 +41,9 @@ class Given:
     address: str
     how: How = How.EXTERNAL
     listeners: tuple[str, ...] = ()
+
+    def fetch(self, notify: Notify) -> None:
+        pass
 
     def launch(self, directory: Path, ports: Mapping[str, int], notify: Notify, remember: Remember) -> Part:
         part = Part(how=self.how, address=self.address)

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 import redis
 from confluent_kafka import Consumer, Producer
@@ -18,7 +17,8 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from schemas.errors import UnavailableError
-from slipstream.stack import Machine, Stack, current, down, running, start_part, status, stop_part, up
+from slipstream.stack import Machine, Stack, current, down, process, running, start_part, status, stop_part, up
+from slipstream.stack.process import ProcessId
 from slipstream.stack.state import load
 from tests.slipstream.stack.programs import machine_without_docker
 
@@ -73,16 +73,15 @@ def consume(bootstrap: str, topic: str, count: int) -> list[bytes | None]:
     return values
 
 
-def processes_of(stack: Stack) -> list[psutil.Process]:
-    found = []
-    for part in (stack.kafka, stack.redis):
-        assert part.process is not None
-        found.append(psutil.Process(part.process.pid))
+def processes_of(stack: Stack) -> list[ProcessId]:
+    found = [part.process for part in (stack.kafka, stack.redis) if part.process]
+    assert all(process.find(identity) for identity in found)
+    assert len(found) == 2
     return found
 
 
-def gone(processes: list[psutil.Process]) -> bool:
-    return not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes)
+def gone(identities: list[ProcessId]) -> bool:
+    return not any(process.find(identity) for identity in identities)
 
 
 def test_a_message_goes_through(own: Stack, prefix: str) -> None:
@@ -129,7 +128,7 @@ def test_up_again_is_the_same_stack(own: Stack, machine: Machine) -> None:
     found = status(own.data_dir, machine=machine)
     assert found.healthy
     assert (found.kafka.address, found.redis.address) == (own.kafka_bootstrap, own.redis_url)
-    assert [part.pid for part in (found.kafka, found.redis)] == [process.pid for process in before]
+    assert [part.pid for part in (found.kafka, found.redis)] == [identity.pid for identity in before]
     assert found.kafka.log is not None
     assert "Kafka Server started" in found.kafka.log.read_text()
 
@@ -155,7 +154,7 @@ def test_a_broker_that_somebody_else_killed_is_started_by_up(own: Stack, machine
     now = current(own.data_dir)
     assert now is not None
     broker, server = processes_of(now)
-    broker.kill()
+    os.kill(broker.pid, signal.SIGKILL)
     while not gone([broker]):
         time.sleep(0.01)
     assert "ended by itself" in status(own.data_dir, machine=machine).kafka.detail
@@ -227,7 +226,7 @@ def test_an_owner_that_ends_half_way_leaves_no_process(
         time.sleep(0.01)
     assert kafka is not None
     assert kafka.process is not None
-    broker = psutil.Process(kafka.process.pid)
+    broker = kafka.process
     owner.send_signal(number)
     _, said = owner.communicate(timeout=TIMEOUT_S)
     assert owner.returncode == exit_code

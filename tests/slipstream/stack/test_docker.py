@@ -37,6 +37,11 @@ def test_a_container_is_remembered_before_it_is_started(compose: Compose, tmp_pa
     assert redis.address == "redis://127.0.0.1:20124/0"
 
 
+def test_the_image_can_be_fetched_beforehand(compose: Compose, tmp_path: Path) -> None:
+    Container(compose, "redis").fetch(print)
+    assert (tmp_path / "asked").read_text().endswith("pull --quiet redis\n")
+
+
 def test_stop_and_running(compose: Compose, tmp_path: Path) -> None:
     assert compose.is_running("kafka")
     assert not compose.is_running("redis")

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import ConfigError, PrerequisiteError
-from slipstream.stack import maven
+from slipstream.stack import fetch, maven
 from slipstream.stack.maven import CONTENTS, cache_entry, is_whole, kafka_jars
-from tests.slipstream.stack.programs import program
+from tests.slipstream.stack.programs import machine, program
 
 # Writes two jars where it is told to, and a line for every call.
 COPY = """
@@ -116,3 +116,15 @@ def test_several_processes_fetch_once(tmp_path: Path, pom: Path) -> None:
     assert [process.wait() for process in running] == [0, 0, 0]
     assert calls(tmp_path) == 1
     assert is_whole(cache_entry(pom, cache))
+
+
+def test_fetch_starts_nothing(tmp_path: Path) -> None:
+    mvn(tmp_path)
+    program(tmp_path / "bin", "java", "echo 'openjdk version \"17.0.1\"' >&2")
+    program(tmp_path / "bin", "redis-server", f"touch {tmp_path}/started")
+    here = machine(tmp_path)
+    fetch(machine=here)
+    assert is_whole(cache_entry(here.checkout / "deploy/local/pom.xml", here.cache_dir))
+    fetch("given:9092", "redis://given/0", machine=machine(tmp_path, path=""))
+    assert calls(tmp_path) == 1
+    assert not (tmp_path / "started").exists()
