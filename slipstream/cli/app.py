@@ -20,7 +20,8 @@ from slipstream.cli.context import EXIT_INTERRUPTED, Context
 
 app = typer.Typer(
     name="slipstream",
-    help="Keeps user embeddings fresh: engagement events from Kafka become PinFM states in Redis, which rankers cross with candidates.",
+    help="Keeps user embeddings fresh: engagement events from Kafka become PinFM states in Redis, for rankers to cross with "
+    "candidates.",
     epilog="Each option here is a setting too: SLIPSTREAM_PREFIX, or `prefix` in slipstream.toml. `slipstream config` shows all.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -106,6 +106,26 @@ def stop_on_signal() -> Iterator[threading.Event]:
 
 
 @contextlib.contextmanager
+def interrupt_once() -> Iterator[None]:
+    """The first SIGINT or SIGTERM raises KeyboardInterrupt; later ones are ignored, so that cleaning up is not cut short.
+
+    Ctrl-C under make arrives twice: from the terminal and from make.
+    """
+
+    def interrupted(*_: object) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    former = {number: signal.signal(number, interrupted) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
 def needs_extra(extra: str, command: str) -> Iterator[None]:
     """Turns a missing package into a message that names the extra to install."""
     try:

@@ -17,12 +17,19 @@ Item = Annotated[str, typer.Option(help="Column of the item")]
 Action = Annotated[str, typer.Option(help="Column of the action, or =NAME for the same one everywhere")]
 Surface = Annotated[str, typer.Option(help="Column of the surface, or =NAME for the same one everywhere")]
 Timestamp = Annotated[str, typer.Option(help="Column of the time")]
-TimestampUnit = Annotated[Literal["s", "ms", "us", "ns", "iso"], typer.Option(help="Unit of the time since 1970, or ISO 8601")]
-ActionValue = Annotated[
-    list[str] | None, typer.Option(metavar="VALUE=NAME", help="What the log calls an action, for example 5=save; repeatable")
+TimestampUnit = Annotated[
+    Literal["s", "ms", "us", "ns", "iso"], typer.Option(help="Unit of the time since 1970, or ISO 8601")
 ]
-ItemIds = Annotated[Literal["auto", "integer", "string"], typer.Option(help="How item ids are read; strings are hashed")]
-SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Leave bad rows out and count them, instead of ending")]
+ActionValue = Annotated[
+    list[str] | None,
+    typer.Option(metavar="VALUE=NAME", help="What the log calls an action, for example 5=save; repeatable"),
+]
+ItemIds = Annotated[
+    Literal["auto", "integer", "string"], typer.Option(help="How item ids are read; strings are hashed")
+]
+SkipBadRows = Annotated[
+    bool, typer.Option("--skip-bad-rows", help="Leave bad rows out and count them, instead of ending")
+]
 
 
 def load(

@@ -59,22 +59,13 @@ def _status(
     if json:
         ctx.emit({"healthy": found.healthy, "kafka": _as_json(found.kafka), "redis": _as_json(found.redis)})
     else:
-        table = Table("part", "how", "address", "answers", "since", "log")
         for part in (found.kafka, found.redis):
-            since = (
-                f"{datetime.fromtimestamp(part.started_at_ms / 1000, UTC):%Y-%m-%d %H:%M:%S}Z"
-                if part.started_at_ms
-                else "-"
-            )
-            table.add_row(
-                part.name,
-                part.how or "-",
-                part.address or "-",
-                "yes" if part.reachable else f"no: {part.detail}",
-                since,
-                str(part.log or "-"),
-            )
-        ctx.console.print(table)
+            started = part.started_at_ms
+            since = f" since {datetime.fromtimestamp(started / 1000, UTC):%Y-%m-%d %H:%M:%S}Z" if started else ""
+            answers = "answers" if part.reachable else f"does not answer: {part.detail}"
+            ctx.say(f"{part.name} ({part.how or 'not started'}) at {part.address or 'no address'}{since}: {answers}")
+            if part.log:
+                ctx.say(f"  log: {part.log}")
     if not found.healthy:
         raise typer.Exit(6)
 

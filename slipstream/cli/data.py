@@ -1,0 +1,158 @@
+"""`slipstream replay`: an event log sent as producers would send it; `slipstream simulate`: the same path in one process."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from schemas.errors import ConfigError
+from slipstream.cli import logs
+from slipstream.cli.context import Context, context, needs_extra, stop_on_signal
+from slipstream.cli.stages import Json, kafka
+from stream.pace import AsFastAsPossible, FixedRate, Pace, ScaledTime
+
+
+def register(app: typer.Typer) -> None:
+    app.command("replay")(_replay)
+    app.command("simulate")(_simulate)
+
+
+def progress_bar(ctx: Context, unit: str) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeRemainingColumn(),
+        console=ctx.console,
+        disable=not ctx.console.is_terminal,
+    )
+
+
+def _pace(rate: float | None, speed: float | None, max_gap: float) -> Pace:
+    if rate is not None and speed is not None:
+        raise ConfigError("--rate and --speed are two ways to pace a replay: give one of them, or none for full speed")
+    if rate is not None:
+        return FixedRate(rate)
+    return AsFastAsPossible() if speed is None else ScaledTime(speed, max_gap)
+
+
+def _replay(
+    command: typer.Context,
+    log: logs.Log,
+    rate: Annotated[float | None, typer.Option(help="Events per second")] = None,
+    speed: Annotated[float | None, typer.Option(help="Times as fast as the log's own timestamps")] = None,
+    max_gap: Annotated[float, typer.Option(help="With --speed: the longest pause, in seconds of real time")] = 1.0,
+    start: Annotated[float, typer.Option(min=0, max=1, help="Begin after this share of the log")] = 0.0,
+    end: Annotated[float, typer.Option(min=0, max=1, help="End after this share of the log")] = 1.0,
+    duplicates: Annotated[float, typer.Option(help="Share of events sent twice")] = 0.0,
+    late: Annotated[float, typer.Option(help="Share of events held back and sent later")] = 0.0,
+    malformed: Annotated[float, typer.Option(help="Unreadable messages more, as a share of events")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of what is injected")] = 0,
+    no_key: Annotated[bool, typer.Option("--no-key", help="Send without keys, instead of keyed by user")] = False,
+    user: logs.User = "user_id",
+    item: logs.Item = "item_id",
+    action: logs.Action = "action",
+    surface: logs.Surface = "surface",
+    timestamp: logs.Timestamp = "timestamp_ms",
+    timestamp_unit: logs.TimestampUnit = "ms",
+    action_value: logs.ActionValue = None,
+    item_ids: logs.ItemIds = "auto",
+    skip_bad_rows: logs.SkipBadRows = False,
+    json: Json = False,
+) -> None:
+    """Send an event log to the raw topic, as producers would. Full speed unless --rate or --speed is given.
+
+    Examples:
+
+      slipstream replay ml-100k --rate 500
+
+      slipstream replay clicks.parquet --user uid --item pin --action =click --surface =home --timestamp at --timestamp-unit iso
+
+      slipstream replay ml-1m --speed 3600 --max-gap 2 --duplicates 0.01 --malformed 0.001 --seed 7
+    """
+    from stream.inject import InjectConfig
+    from stream.replay import ReplayConfig, ReplayReport, run_replay
+
+    ctx = context(command)
+    config = ReplayConfig(
+        kafka(ctx),
+        ctx.settings.names,
+        _pace(rate, speed, max_gap),
+        InjectConfig(duplicates, late, malformed, seed=seed),
+        key_by_user=not no_key,
+    )
+    loaded = logs.load(
+        ctx, log, user, item, action, surface, timestamp, timestamp_unit, action_value, item_ids, skip_bad_rows
+    )
+    events = loaded.log[round(len(loaded.log) * start) : round(len(loaded.log) * end)]
+    with progress_bar(ctx, "events") as bar, stop_on_signal() as stop:
+        task = bar.add_task("replay", total=len(events))
+
+        def show(report: ReplayReport) -> None:
+            bar.update(task, completed=report.events_sent)
+
+        report = run_replay(config, events, on_progress=show, stop=stop)
+    if json:
+        ctx.emit({**msgspec.to_builtins(report), "rows_skipped": loaded.skipped})
+    else:
+        ctx.say(
+            f"{report.events_sent:,} events in {report.seconds:.1f} s ({report.events_per_s:,.0f} a second), with "
+            f"{report.duplicates_sent:,} duplicates, {report.late_sent:,} late, {report.malformed_sent:,} malformed"
+        )
+    if report.stopped:
+        raise KeyboardInterrupt
+
+
+def _simulate(
+    command: typer.Context,
+    log: logs.Log,
+    batch_events: Annotated[int, typer.Option(min=1, help="Events that arrive together")] = 1,
+    to_redis: Annotated[bool, typer.Option("--to-redis", help="Keep the states in Redis instead of memory")] = False,
+    user: logs.User = "user_id",
+    item: logs.Item = "item_id",
+    action: logs.Action = "action",
+    surface: logs.Surface = "surface",
+    timestamp: logs.Timestamp = "timestamp_ms",
+    timestamp_unit: logs.TimestampUnit = "ms",
+    action_value: logs.ActionValue = None,
+    item_ids: logs.ItemIds = "auto",
+    skip_bad_rows: logs.SkipBadRows = False,
+    json: Json = False,
+) -> None:
+    """Run all stages on a log in one process, without Kafka: to debug, to evaluate, to test a log of one's own.
+
+    Examples:
+
+      slipstream simulate ml-100k --batch-events 100
+
+      slipstream simulate mine.csv --action =view --surface =home --json
+    """
+    with needs_extra("cpu", "simulate"):
+        from encoder.bundle import load_bundle
+        from encoder.store_memory import MemoryStateStore
+        from encoder.store_redis import RedisStateStore, connect
+        from slipstream.simulate import simulate
+
+    ctx = context(command)
+    loaded = logs.load(
+        ctx, log, user, item, action, surface, timestamp, timestamp_unit, action_value, item_ids, skip_bad_rows
+    )
+    bundle = load_bundle(ctx.bundle_dir)
+    store = (
+        RedisStateStore(connect(ctx.redis_url), ctx.settings.names, bundle.layout)
+        if to_redis
+        else MemoryStateStore(bundle.layout)
+    )
+    with progress_bar(ctx, "events") as bar:
+        task = bar.add_task("simulate", total=len(loaded.log))
+        report = simulate(
+            loaded.log, bundle, store, batch_events, on_progress=lambda done: bar.update(task, completed=done)
+        )
+    if json:
+        ctx.emit(msgspec.to_builtins(report))
+    else:
+        ctx.say(str(report))

@@ -1,0 +1,150 @@
+"""`slipstream topics create`, `ingest`, `sequence`, `encode`: each stage a process of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from schemas.event import ParserConfig
+from slipstream.cli.context import Context, context, needs_extra
+from stream.kafka import KafkaConfig
+
+MetricsPort = Annotated[int | None, typer.Option(help="Serve Prometheus metrics on this port of 127.0.0.1; 0 = no")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout")]
+
+topics = typer.Typer(help="The Kafka topics.", no_args_is_help=True, rich_markup_mode=None)
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(topics, name="topics")
+    app.command("ingest")(_ingest)
+    app.command("sequence")(_sequence)
+    app.command("encode")(_encode)
+
+
+def kafka(ctx: Context) -> KafkaConfig:
+    """The cluster of the settings."""
+    return KafkaConfig(ctx.kafka_bootstrap, ctx.settings.kafka_options)
+
+
+@topics.command("create")
+def _create(
+    command: typer.Context,
+    partitions: Annotated[int | None, typer.Option(help="Of each topic: they bound parallelism [default: 4]")] = None,
+    replication_factor: Annotated[
+        int | None, typer.Option(help="Replicas of each; 3 in production [default: 1]")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Create the four topics with the settings that the stages rely on. Existing ones stay as they are.
+
+    Refuses partition counts that do not fit together (exit code 5).
+
+    Examples:
+
+      slipstream topics create --partitions 16 --replication-factor 3
+    """
+    from stream.topics import create_topics
+
+    ctx = context(command)
+    settings = ctx.settings
+    made = create_topics(
+        kafka(ctx), settings.names, partitions or settings.partitions, replication_factor or settings.replication_factor
+    )
+    if json:
+        ctx.emit({"partitions": dict(made.partitions), "created": made.created, "kept": made.kept})
+        return
+    for name, count in made.partitions.items():
+        ctx.say(f"{'created' if name in made.created else 'kept':<8} {name} ({count} partitions)")
+
+
+def _ingest(command: typer.Context, metrics_port: MetricsPort = None) -> None:
+    """Run an ingest worker: raw events in, packed batches out; what cannot be read becomes a dead letter.
+
+    Run as many as you like, up to one per partition of the raw topic. SIGTERM ends it after what is under way.
+
+    Examples:
+
+      slipstream ingest
+
+      SLIPSTREAM_UNKNOWN_NAMES=other slipstream ingest --metrics-port 9101
+    """
+    from stream.ingest import IngestConfig, run_ingest
+
+    ctx = context(command)
+    settings = ctx.settings
+    ctx.log_to_stderr()
+    run_ingest(
+        IngestConfig(
+            kafka(ctx),
+            settings.names,
+            ParserConfig(settings.vocabulary, settings.unknown_names, settings.max_future_ms, settings.max_age_ms),
+            metrics_port=settings.metrics_port if metrics_port is None else metrics_port,
+        )
+    )
+
+
+def _sequence(command: typer.Context, metrics_port: MetricsPort = None) -> None:
+    """Run a sequence worker: the Faust table of each user's newest events, its changelog written in fenced transactions.
+
+    Run as many as you like, up to one per partition. One that was paused past its session is fenced: it ends with exit code 7.
+
+    Examples:
+
+      slipstream sequence
+    """
+    from stream.sequence import SequenceConfig, run_sequence
+
+    ctx = context(command)
+    settings = ctx.settings
+    ctx.log_to_stderr()
+    run_sequence(
+        SequenceConfig(
+            kafka(ctx), settings.names, metrics_port=settings.metrics_port if metrics_port is None else metrics_port
+        )
+    )
+
+
+def _encode(
+    command: typer.Context,
+    refresh_log: Annotated[
+        Path | None,
+        typer.Option(help="Append a JSON line per refreshed user: when its event arrived, when its state was readable"),
+    ] = None,
+    metrics_port: MetricsPort = None,
+) -> None:
+    """Run an encoder worker: refreshes the states of the bundle's model in Redis from the changelog of sequences.
+
+    A new model, a lost Redis and a restart are the same: it reads on from its committed offset, or from the beginning.
+
+    Examples:
+
+      slipstream encode
+
+      slipstream --bundle models/7f3a encode --refresh-log refreshes.jsonl
+    """
+    with needs_extra("cpu", "encode"):
+        from encoder.worker import EncodeConfig, run_encode
+
+    ctx = context(command)
+    settings = ctx.settings
+    ctx.log_to_stderr()
+    run_encode(
+        EncodeConfig(
+            kafka_bootstrap=ctx.kafka_bootstrap,
+            kafka_options=settings.kafka_options,
+            redis_url=ctx.redis_url,
+            names=settings.names,
+            bundle=ctx.bundle_dir,
+            providers=settings.providers,
+            require_provider=settings.require_provider,
+            threads=settings.threads,
+            state_ttl_s=settings.state_ttl_s,
+            hot_cache_bytes=settings.hot_cache_bytes,
+            max_batch_users=settings.max_batch_users,
+            refresh_log=refresh_log,
+            metrics_port=settings.metrics_port if metrics_port is None else metrics_port,
+        )
+    )

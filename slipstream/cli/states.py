@@ -1,0 +1,197 @@
+"""`slipstream state show`, `rank`, `verify`: what is in Redis, what a ranker makes of it, and whether it is right."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.table import Table
+
+from schemas.errors import ConfigError, MismatchError
+from schemas.event import ParserConfig
+from slipstream.cli.context import Context, context, needs_extra
+from slipstream.cli.stages import Json, kafka
+
+User = Annotated[str, typer.Argument(help="User id, as producers send it")]
+
+EXIT_NO_STATE = 10
+SHOWN_MISMATCHES = 20
+
+state = typer.Typer(help="States in Redis.", no_args_is_help=True, rich_markup_mode=None)
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(state, name="state")
+    app.command("rank")(_rank)
+    app.command("verify")(_verify)
+
+
+@state.command("show")
+def _show(
+    command: typer.Context,
+    user: User,
+    events: Annotated[int, typer.Option(min=0, help="Newest events to list")] = 10,
+    json: Json = False,
+) -> None:
+    """Show a user's state: how fresh it is, what it reflects, its newest events. Exit code 10 if there is none.
+
+    Examples:
+
+      slipstream state show 196
+
+      slipstream state show 196 --events 256 --json
+    """
+    from encoder.bundle import load_bundle
+    from ranker.reader import StateReader
+
+    ctx = context(command)
+    settings = ctx.settings
+    bundle = load_bundle(ctx.bundle_dir)
+    reader = StateReader(ctx.redis_url, bundle, settings.names)
+    (row,) = reader.read([user], settings.stale_after_ms or None)
+    shown: dict[str, Any] = {"user": user, "model_id": bundle.model_id, "status": str(row.status), "age_ms": row.age_ms}
+    listed: list[dict[str, Any]] = []
+    if row.why:
+        shown["why"] = row.why
+    if row.state is not None:
+        header, vocabulary = row.state.header, bundle.manifest.vocabulary
+        shown |= {
+            "length": header.length,
+            "capacity": header.capacity,
+            "bytes": bundle.layout.value_bytes(header.capacity),
+            "newest_event_ms": header.newest_event_ms,
+            "arrived_ms": header.arrived_ms,
+            "encoded_ms": header.encoded_ms,
+            "fence": {"partition": header.fence.partition, "offset": header.fence.offset},
+        }
+        listed = [
+            {
+                "timestamp_ms": timestamp_ms,
+                "item_id": item_id,
+                "action": _name(vocabulary.actions, action),
+                "surface": _name(vocabulary.surfaces, surface),
+            }
+            for timestamp_ms, item_id, action, surface in row.state.events[len(row.state.events) - events :].tolist()
+        ]
+    if json:
+        ctx.emit({**shown, "events": listed})
+    else:
+        _print_state(ctx, shown, listed)
+    if row.state is None:
+        raise typer.Exit(EXIT_NO_STATE)
+
+
+def _name(names: tuple[str, ...], code: int) -> str:
+    return names[code] if code < len(names) else f"code {code}"
+
+
+def _time(ms: int) -> str:
+    return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M:%S}.{ms % 1000:03d}Z"
+
+
+def _print_state(ctx: Context, shown: dict[str, Any], listed: list[dict[str, Any]]) -> None:
+    for name, value in shown.items():
+        text = f"{value} ({_time(value)})" if name.endswith("_ms") and name != "age_ms" and value else str(value)
+        ctx.say(f"{name:<16} {text}")
+    if listed:
+        table = Table("time", "item", "action", "surface", title="newest events", title_justify="left")
+        for event in reversed(listed):
+            table.add_row(_time(event["timestamp_ms"]), str(event["item_id"]), event["action"], event["surface"])
+        ctx.console.print(table)
+
+
+def _rank(
+    command: typer.Context,
+    user: User,
+    k: Annotated[int, typer.Option("-k", min=1, help="Items to print")] = 10,
+    candidates: Annotated[int, typer.Option(min=1, help="Items retrieved by the user embedding and crossed")] = 256,
+    item: Annotated[list[int] | None, typer.Option(help="Score these items instead of retrieving; repeatable")] = None,
+    keep_seen: Annotated[bool, typer.Option("--keep-seen", help="Do not leave out what the user engaged with")] = False,
+    json: Json = False,
+) -> None:
+    """Rank items for a user: read the state, cross candidates with it by DCAT, print the best.
+
+    A user without a state gets the most popular items, crossed without context.
+
+    Examples:
+
+      slipstream rank 196
+
+      slipstream rank 196 --item 50 --item 181 --json
+    """
+    with needs_extra("cpu", "rank"):
+        import numpy as np
+
+        from encoder.bundle import load_bundle
+        from encoder.runtime import RuntimeConfig
+        from ranker.dcat import Dcat
+        from ranker.rank import Catalogue, rank_given, rank_row
+        from ranker.reader import StateReader
+
+    ctx = context(command)
+    settings = ctx.settings
+    bundle = load_bundle(ctx.bundle_dir)
+    reader = StateReader(ctx.redis_url, bundle, settings.names)
+    dcat = Dcat.of(
+        bundle, RuntimeConfig(settings.providers, settings.require_provider, settings.threads, graphs=("cross",))
+    )
+    (row,) = reader.read([user], settings.stale_after_ms or None)
+    if item:
+        if min(item) < 0:
+            raise ConfigError("--item: an item id is an integer in [0, 2^63)")
+        ranking = rank_given(row, dcat, np.asarray(item, np.int64), k)
+    else:
+        ranking = rank_row(row, dcat, Catalogue.of(bundle), k, candidates, exclude_seen=not keep_seen)
+    if json:
+        ctx.emit({**msgspec.to_builtins(ranking._asdict()), "items": [entry._asdict() for entry in ranking.items]})
+        return
+    ctx.say(f"user {user}: {ranking.status}, {ranking.length} events, age {ranking.age_ms} ms {ranking.why}")
+    table = Table("", "item", "score by DCAT", f"by {ranking.retrieval}")
+    for place, entry in enumerate(ranking.items, 1):
+        table.add_row(str(place), str(entry.item_id), f"{entry.score:+.4f}", f"{entry.retrieval_score:.4f}")
+    ctx.console.print(table)
+
+
+def _verify(
+    command: typer.Context,
+    sample: Annotated[int | None, typer.Option(min=1, help="Check the states of so many users [default: all]")] = None,
+    seed: Annotated[int, typer.Option(help="Of the sample")] = 0,
+    json: Json = False,
+) -> None:
+    """Check every sequence against the raw topic, and states against their sequences and from-scratch encodings.
+
+    Run it when the stages have caught up. Exit code 9 if anything is wrong.
+
+    Examples:
+
+      slipstream verify
+
+      slipstream verify --sample 1000 --json
+    """
+    with needs_extra("cpu", "verify"):
+        from encoder.bundle import load_bundle
+        from encoder.store_redis import RedisStateStore, connect
+        from slipstream.verify import verify
+
+    ctx = context(command)
+    settings = ctx.settings
+    bundle = load_bundle(ctx.bundle_dir)
+    report = verify(
+        kafka(ctx),
+        settings.names,
+        bundle,
+        RedisStateStore(connect(ctx.redis_url), settings.names, bundle.layout),
+        ParserConfig(settings.vocabulary, settings.unknown_names, settings.max_future_ms, settings.max_age_ms),
+        sample,
+        seed,
+        notify=ctx.say,
+    )
+    if report.note:
+        ctx.say(report.note)
+    if json:
+        ctx.emit(msgspec.to_builtins(report))
+    if report.mismatches:
+        listed = "\n  ".join(f"{wrong.user}: {wrong.what}" for wrong in report.mismatches[:SHOWN_MISMATCHES])
+        raise MismatchError(f"{len(report.mismatches)} mismatches, the first of them:\n  {listed}")
