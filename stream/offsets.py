@@ -1,13 +1,17 @@
-"""End offsets, with and without transactions that are still open."""
+"""Where partitions begin and end, with and without transactions that are still open."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 
-from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 
 from stream.kafka import REQUEST_TIMEOUT_S, Admin
+
+#: Of a topic that was just created, or a broker that just went: it passes.
+_NO_LEADER = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
 
 
 def end_offsets(
@@ -22,15 +26,34 @@ def end_offsets(
         TopicError, UnavailableError: a partition is not there, or Kafka does not answer.
     """
     level = IsolationLevel.READ_COMMITTED if committed_only else IsolationLevel.READ_UNCOMMITTED
-    latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-    request = {TopicPartition(topic, partition): latest for topic, partition in partitions}
-    if not request:
-        return {}
-    futures = admin.client.list_offsets(request, isolation_level=level, request_timeout=REQUEST_TIMEOUT_S)
-    ends = {}
-    for where, future in futures.items():
-        try:
-            ends[where.topic, where.partition] = future.result().offset
-        except KafkaException as error:
-            raise admin.failed(error, f"end of topic {where.topic}, partition {where.partition}") from None
-    return ends
+    return _listed(admin, partitions, OffsetSpec.latest(), level, "end")  # type: ignore[no-untyped-call]
+
+
+def start_offsets(admin: Admin, partitions: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
+    """The offset of the oldest record that each (topic, partition) still has, or would have.
+
+    Raises:
+        TopicError, UnavailableError: a partition is not there, or Kafka does not answer.
+    """
+    level = IsolationLevel.READ_UNCOMMITTED
+    return _listed(admin, partitions, OffsetSpec.earliest(), level, "start")  # type: ignore[no-untyped-call]
+
+
+def _listed(
+    admin: Admin, partitions: Iterable[tuple[str, int]], spec: OffsetSpec, level: IsolationLevel, what: str
+) -> dict[tuple[str, int], int]:
+    request = {TopicPartition(topic, partition): spec for topic, partition in partitions}
+    offsets = {}
+    give_up_s = time.monotonic() + REQUEST_TIMEOUT_S
+    while request:
+        futures = admin.client.list_offsets(request, isolation_level=level, request_timeout=REQUEST_TIMEOUT_S)
+        for where, future in futures.items():
+            try:
+                offsets[where.topic, where.partition] = future.result().offset
+                del request[where]
+            except KafkaException as error:
+                if error.args[0].code() not in _NO_LEADER or time.monotonic() > give_up_s:
+                    raise admin.failed(error, f"{what} of topic {where.topic}, partition {where.partition}") from None
+        if request:
+            time.sleep(0.1)
+    return offsets

@@ -15,6 +15,8 @@ from stream.kafka import REQUEST_TIMEOUT_S, KafkaConfig, make, mapped
 
 #: Messages handed to librdkafka and not yet acknowledged, at most: bounds memory, and the time that a stop takes.
 MAX_UNDELIVERED = 50_000
+#: A broker may take so long to hear of a topic that was just created.
+_NEW_TOPIC_S = 2.0
 
 
 class Sender:
@@ -114,9 +116,14 @@ class Sender:
         )
 
     def _check_topic(self) -> None:
-        try:
-            found = self._producer.list_topics(self._topic, timeout=REQUEST_TIMEOUT_S).topics[self._topic]
-        except KafkaException as error:
-            raise mapped(error, self._where) from None
-        if found.error is not None:
-            raise mapped(found.error, self._where)
+        give_up_s = time.monotonic() + _NEW_TOPIC_S
+        while True:
+            try:
+                found = self._producer.list_topics(self._topic, timeout=REQUEST_TIMEOUT_S).topics[self._topic]
+            except KafkaException as error:
+                raise mapped(error, self._where) from None
+            if found.error is None:
+                return
+            if time.monotonic() > give_up_s:
+                raise mapped(found.error, self._where)
+            time.sleep(0.1)
