@@ -21,7 +21,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: setup
 	@$(BIN)/slipstream demo $(ARGS)
 
+# Kafka's jars (or images) come before the tests, so that no test waits for a download.
 test: setup
+	@$(BIN)/python -m slipstream.stack fetch
 	@$(BIN)/python -m pytest $(ARGS)
 
 lint: setup

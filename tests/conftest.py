@@ -1,7 +1,8 @@
 """Real Kafka and real Redis for the tests that ask for them: started once per run, stopped at its end.
 
-Addresses from the environment (SLIPSTREAM_KAFKA_BOOTSTRAP, SLIPSTREAM_REDIS_URL) come first, then Docker, then this machine's
-own programs, as for `slipstream up`. Where none of them is there, the tests that ask fail: they never skip.
+Addresses from the environment (SLIPSTREAM_KAFKA_BOOTSTRAP, SLIPSTREAM_REDIS_URL) come first, then testcontainers where a Docker
+engine works, then this machine's own programs, as for `slipstream up`. Where none of them is there, the tests that ask fail: they
+never skip.
 """
 
 from __future__ import annotations
@@ -10,23 +11,57 @@ import os
 import sys
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 import redis
+from testcontainers.compose import DockerCompose
 
 from slipstream.stack import Stack, down, running
+from slipstream.stack.choose import CHECKOUT, Machine
+from slipstream.stack.docker import why_not
+from slipstream.stack.process import HOST, free_port
+
+
+def _containers(directory: Path) -> DockerCompose | None:
+    """Kafka and Redis of our compose file, on free ports, under a project of their own; None where no Docker engine works."""
+    engine = Machine.this().program("docker")
+    if engine is None or why_not(engine):
+        return None
+    kafka_port = free_port()
+    variables = {
+        "COMPOSE_PROJECT_NAME": f"slipstream-test-{uuid.uuid4().hex[:8]}",
+        "KAFKA_PORT": str(kafka_port),
+        "REDIS_PORT": str(free_port([kafka_port])),
+    }
+    env_file = directory / "compose.env"
+    env_file.write_text("".join(f"{name}={value}\n" for name, value in variables.items()))
+    # `wait` is for the health checks of the compose file.
+    return DockerCompose(
+        CHECKOUT,
+        "docker-compose.yml",
+        services=["kafka", "redis"],
+        env_file=str(env_file),
+        wait=True,
+        keep_volumes=False,
+    )
 
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Topics and keys are shared by the whole run: make your own with `prefix`. Do not stop it: other tests go on using it."""
     data_dir = tmp_path_factory.mktemp("stack")
-    with running(
-        data_dir,
-        os.environ.get("SLIPSTREAM_KAFKA_BOOTSTRAP"),
-        os.environ.get("SLIPSTREAM_REDIS_URL"),
-        notify=lambda message: print(message, file=sys.stderr),
-    ) as started:
+    kafka_bootstrap = os.environ.get("SLIPSTREAM_KAFKA_BOOTSTRAP")
+    redis_url = os.environ.get("SLIPSTREAM_REDIS_URL")
+    with ExitStack() as until_the_end:
+        if not (kafka_bootstrap and redis_url) and (containers := _containers(data_dir)):
+            until_the_end.enter_context(containers)
+            kafka_bootstrap = kafka_bootstrap or f"{HOST}:{containers.get_service_port('kafka', 9092)}"
+            redis_url = redis_url or f"redis://{HOST}:{containers.get_service_port('redis', 6379)}/0"
+        started = until_the_end.enter_context(
+            running(data_dir, kafka_bootstrap, redis_url, notify=lambda message: print(message, file=sys.stderr))
+        )
         yield started
     down(data_dir, discard_data=True)  # the logs stay, pytest keeps three runs
 

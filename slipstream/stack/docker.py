@@ -91,7 +91,7 @@ class Container:
             started_at_ms=int(time.time() * 1000),
         )
         remember(part)
-        self.compose.call("up", "-d", self.name, env={f"SLIPSTREAM_{self.name.upper()}_PORT": str(port)})
+        self.compose.call("up", "-d", self.name, env={f"{self.name.upper()}_PORT": str(port)})
         return part
 
 

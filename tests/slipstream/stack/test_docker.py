@@ -18,7 +18,7 @@ COMPOSE_FILE = CHECKOUT / "docker-compose.yml"
 @pytest.fixture
 def compose(tmp_path: Path) -> Compose:
     """Its docker writes down what it was asked."""
-    script = f'echo "$SLIPSTREAM_KAFKA_PORT $*" >> {tmp_path}/asked; case "$*" in *ps*) echo kafka;; esac'
+    script = f'echo "$KAFKA_PORT $*" >> {tmp_path}/asked; case "$*" in *ps*) echo kafka;; esac'
     return Compose(program(tmp_path / "bin", "docker", script), COMPOSE_FILE, tmp_path / "data")
 
 
