@@ -7,9 +7,9 @@ Runtime's CPU provider:
   right side is no constant; the runtime sees to that), and products are accumulated along the inner axis in order. Element-wise
   operators and normalisations see one row.
 - What is left are the sums over keys, whose grouping changes with padding and with the split into past and new. So they are sums
-  of integers: exp(score - max) is rounded to multiples of 2^-15 (`exp_steps`), and weight times value scale to 2^-17 of the most that all of
-  them can sum to; values are int8 already. Every partial sum is an integer below 2^24, exact in fp32 in any order. That rounding
-  changes an output by about a tenth of what int8 keys and values do.
+  of integers: exp(score - max) is rounded to multiples of 2^-15 (`exp_steps`), weight times value scale to 2^-17 of the most that
+  all of them can sum to; values are int8 already. Every partial sum is an integer below 2^24, exact in fp32 in any order. That
+  rounding changes an output by about a tenth of what int8 keys and values do.
 - Maxima are taken over keys that the query may see, and a masked key weighs exactly 0.
 
 `cross` stores nothing, so there speed decides.

@@ -3,8 +3,8 @@
 Letters: B users, T new tokens, P past slots, U users and C candidates of a ranking request, d model width,
 S = (2, L, G) keys or values, layers, kv heads; D head_dim.
 
-Batches run at the size that they have: on the CPU, shapes rounded up to buckets took 1.9 times as long over a mix of 600 shapes, and
-saved no memory. (Compiled providers will need them.)
+Batches run at the size that they have: on the CPU, shapes rounded up to buckets took 1.9 times as long over a mix of 600 shapes,
+and saved no memory. (Compiled providers will need them.)
 
 On the CPU, slots and embeddings are the same bits whatever the batch, the padding and the way (graph_attention.py). Between kinds
 of machine, versions of ONNX Runtime or providers they differ by rounding.

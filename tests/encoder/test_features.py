@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from encoder.features import Features, item_rows, item_seeds, splitmix64
+from schemas.sequence import RECORD
+
+MASK = (1 << 64) - 1
+I64 = st.integers(-(1 << 63), (1 << 63) - 1)
+ROWS, D = 50, 16
+
+
+def slow_splitmix64(x: int) -> int:
+    z = (x + 0x9E3779B97F4A7C15) & MASK
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
+    return z ^ (z >> 31)
+
+
+@pytest.fixture
+def tables() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {
+        "items": rng.standard_normal((8, ROWS, D // 8)).astype(np.float16),
+        "actions": rng.standard_normal((7, D)).astype(np.float16),
+        "surfaces": rng.standard_normal((3, D)).astype(np.float16),
+        "candidate": rng.standard_normal(D).astype(np.float16),
+    }
+
+
+def records(*rows: tuple[int, int, int]) -> np.ndarray:
+    return np.array([(0, *row) for row in rows], RECORD)
+
+
+def test_splitmix64_gives_the_published_numbers() -> None:
+    # The reference implementation's first outputs for the seeds 0 and 1234567.
+    assert splitmix64(np.array([0, 1234567], np.uint64)).tolist() == [0xE220A8397B1DCDAF, 6457827717110365317]
+
+
+@given(st.lists(I64, min_size=1, max_size=5), st.integers(1, 1 << 33), st.integers(0, 1000))
+def test_item_rows_are_those_of_the_formula(ids: list[int], rows: int, seed: int) -> None:
+    seeds = item_seeds(seed)
+    expected = [[slow_splitmix64((i & MASK) ^ s) % rows for i in ids] for s in seeds]
+    assert item_rows(np.array(ids, np.int64), seeds, rows).tolist() == expected
+
+
+def test_item_rows_never_change() -> None:
+    """Stored tables are only right with this hash: should it change, every model ever trained is worthless."""
+    assert item_rows(np.array([0, 42, -1]), item_seeds(0), 16_384).T.tolist() == GOLDEN_ROWS
+
+
+def test_sub_tables_are_hashed_apart() -> None:
+    rows = item_rows(np.arange(10_000), item_seeds(1), 64)
+    assert len(set(item_seeds(1))) == 8
+    for a in range(8):
+        for b in range(a):
+            assert abs((rows[a] == rows[b]).mean() - 1 / 64) < 0.01
+        assert np.bincount(rows[a], minlength=64).min() > 100
+
+
+def test_tokens_are_the_sum_of_their_rows(tables: dict[str, np.ndarray]) -> None:
+    seeds = item_seeds(3)
+    features = Features(**tables, seeds=seeds)
+    events = records((5, 2, 1), (-7, 6, 0), (5, 0, 2))
+    tokens = features.tokens(events)
+    assert tokens.dtype == np.float32
+    for token, event in zip(tokens, events, strict=True):
+        pieces = [
+            tables["items"][j, slow_splitmix64((int(event["item_id"]) & MASK) ^ s) % ROWS] for j, s in enumerate(seeds)
+        ]
+        item = np.concatenate(pieces).astype(np.float32)
+        expected = item + tables["actions"][event["action"]] + tables["surfaces"][event["surface"]]
+        np.testing.assert_array_equal(token, expected.astype(np.float32))
+    np.testing.assert_array_equal(
+        features.candidates(events["item_id"])[0], features.items(events["item_id"])[0] + tables["candidate"]
+    )
+
+
+def test_unknown_codes_count_as_other(tables: dict[str, np.ndarray]) -> None:
+    features = Features(**tables, seeds=item_seeds(0))
+    unknown, other = features.tokens(records((9, 7, 3), (9, 65535, 65535))), features.tokens(records((9, 0, 0)))
+    np.testing.assert_array_equal(unknown, np.repeat(other, 2, axis=0))
+
+
+def test_nothing_gives_no_tokens(tables: dict[str, np.ndarray]) -> None:
+    features = Features(**tables, seeds=item_seeds(0))
+    assert features.tokens(records()).shape == (0, D)
+    assert features.candidates(np.empty(0, np.int64)).shape == (0, D)
+
+
+def test_memory_mapped_tables_give_the_same(tables: dict[str, np.ndarray], tmp_path: Path) -> None:
+    np.save(tmp_path / "items.npy", tables["items"])
+    mapped = {**tables, "items": np.load(tmp_path / "items.npy", mmap_mode="r")}
+    events = records(*((item, 1, 1) for item in range(100)))
+    tokens = Features(**mapped, seeds=item_seeds(0)).tokens(events)
+    assert type(tokens) is np.ndarray
+    np.testing.assert_array_equal(tokens, Features(**tables, seeds=item_seeds(0)).tokens(events))
+
+
+GOLDEN_ROWS = [
+    [15983, 8478, 1204, 2199, 13771, 565, 1969, 3653],
+    [11035, 15401, 11955, 13218, 6215, 8610, 1520, 4028],
+    [12912, 9370, 12717, 1478, 13955, 5366, 12739, 5984],
+]

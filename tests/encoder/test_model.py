@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from encoder.export import psi
+from encoder.features import item_rows, item_seeds
+from encoder.model import PinFM, as_int8
+from encoder.weights import random_weights, weight_shapes
+from schemas.bundle import ModelShape
+from schemas.errors import ContractError
+from schemas.vocabulary import Vocabulary
+
+SHAPES = [
+    ModelShape(layers=2, d_model=32, heads=2, kv_heads=1, context=24, keep=16, rows=64),
+    ModelShape(layers=3, d_model=64, heads=4, kv_heads=2, context=24, keep=16, rows=64),
+    ModelShape(layers=1, d_model=32, heads=4, kv_heads=4, context=24, keep=16, rows=64),
+]
+
+
+@pytest.fixture(params=SHAPES, ids=lambda s: f"L{s.layers}H{s.heads}G{s.kv_heads}")
+def model(request: pytest.FixtureRequest) -> PinFM:
+    model = PinFM(request.param, Vocabulary())
+    model.load_weights(random_weights(request.param, Vocabulary()))
+    return model.eval()
+
+
+def tokens(model: PinFM, *size: int) -> torch.Tensor:
+    return torch.randn(*size, model.shape.d_model, generator=torch.Generator().manual_seed(1))
+
+
+def test_weights_are_those_that_graphs_expect(model: PinFM) -> None:
+    weights = model.weights()
+    assert {name: value.shape for name, value in weights.items()} == weight_shapes(model.shape, model.vocabulary)
+    weights["items"][:] = 0
+    assert model.weights()["items"].any(), "weights() hands out copies"
+
+
+def test_weights_of_another_model_are_refused(model: PinFM) -> None:
+    weights = model.weights()
+    weights["extra"] = np.zeros(1, np.float32)
+    with pytest.raises(ContractError, match="extra"):
+        model.load_weights(weights, "there")
+
+
+@torch.no_grad()
+def test_the_past_does_not_know_the_future(model: PinFM) -> None:
+    x = tokens(model, 2, 20)
+    changed = x.clone()
+    changed[:, 12:] += 1
+    for quantise in (False, True):
+        (before, kv), (after, kv_changed) = model.encode(x, quantise), model.encode(changed, quantise)
+        assert torch.equal(before[:, :12], after[:, :12])
+        assert not torch.allclose(before[:, 12:], after[:, 12:], atol=1e-3)
+        for a, b in zip(kv.keys + kv.values, kv_changed.keys + kv_changed.values, strict=True):
+            assert torch.equal(a[:, :12], b[:, :12])
+
+
+@torch.no_grad()
+def test_crossing_is_encoding_with_the_candidate_at_the_end(model: PinFM) -> None:
+    """DCAT's promise: the same numbers as appending each candidate to the whole sequence."""
+    x, candidates = tokens(model, 3, 20), tokens(model, 3, 5) * 0.7
+    _, context = model.encode(x)
+    lengths = torch.tensor([20, 7, 0])
+    hidden, score = model.cross(candidates, context, lengths)
+    for row, length in enumerate(lengths.tolist()):
+        for c in range(5):
+            whole, _ = model.encode(torch.cat([x[row, :length], candidates[row, c : c + 1]])[None])
+            assert (hidden[row, c] - whole[0, -1]).abs().max() < 1e-5
+    np.testing.assert_allclose(score, model.score(hidden).squeeze(-1))
+    # A length for each candidate.
+    per_candidate, _ = model.cross(candidates, context, lengths[:, None].expand(-1, 5))
+    assert torch.equal(per_candidate, hidden)
+
+
+@torch.no_grad()
+def test_outputs_have_unit_length(model: PinFM) -> None:
+    hidden, _ = model.encode(tokens(model, 2, 9))
+    vectors = model.item_vectors(torch.from_numpy(item_rows(np.arange(50), item_seeds(0), 64)))
+    for out in (hidden, vectors):
+        assert (out.norm(dim=-1) - 1).abs().max() < 1e-5
+
+
+@torch.no_grad()
+def test_item_vectors_are_those_of_the_export(model: PinFM) -> None:
+    rows = torch.from_numpy(item_rows(np.arange(50), item_seeds(0), 64))
+    exported = psi(model.weights(), model.item_embeddings(rows).numpy())
+    np.testing.assert_allclose(exported, model.item_vectors(rows), atol=1e-5)
+
+
+def test_as_int8_leaves_half_a_step_of_error() -> None:
+    x = torch.randn(100, 32, generator=torch.Generator().manual_seed(0)) * torch.logspace(-3, 4, 100)[:, None]
+    step = x.abs().amax(-1, keepdim=True) / 127
+    error = (as_int8(x) - x).abs()
+    assert (error <= step * 0.57 + 2.0**-14).all()  # half a step, and the scale's own rounding to fp16 at 127 steps
+    assert torch.equal(as_int8(torch.zeros(1, 4)), torch.zeros(1, 4))
