@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha1
@@ -31,19 +32,8 @@ RedisClient = redis.Redis | redis.RedisCluster
 
 DEFAULT_DELETED_TTL_S = 86_400
 _SHA = sha1(WRITE.encode(), usedforsecurity=False).hexdigest()
-#: How error replies begin that a later call may not meet: memory, fail-over, loading, a partition of a cluster.
-_PASSING = (
-    "OOM",
-    "READONLY",
-    "LOADING",
-    "MASTERDOWN",
-    "CLUSTERDOWN",
-    "TRYAGAIN",
-    "BUSY",
-    "NOREPLICAS",
-    "MISCONF",
-    "MOVED",
-)
+#: Errors that a later call may not meet: memory, fail-over, loading, a cluster. A script's error has its cause inside.
+_PASSING = re.compile(r"(^|-)(OOM|READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|BUSY|NOREPLICAS|MISCONF)\b")
 
 
 def connect(url: str, timeout_s: float = 5.0) -> RedisClient:
@@ -193,14 +183,11 @@ def _translated(error: RedisError | RedisClusterException, client: RedisClient) 
         return ConfigError(f"Redis at {where} refuses us: {error}: correct the user and password in `redis_url`")
     if isinstance(error, MovedError):
         return ConfigError(f"Redis at {where} is a cluster: write the `redis_url` as redis+cluster://...")
-    if isinstance(error, ResponseError) and not str(error).startswith(_PASSING):
+    if isinstance(error, ResponseError) and not _PASSING.search(str(error)):
         return ConfigError(f"Redis at {where} does not understand us: {error}: Redis 6.2 or later is needed")
-    hint = (
-        "raise its maxmemory, or let states expire (`state_ttl_s`)"
-        if str(error).startswith("OOM")
-        else "is it running?"
-    )
-    return UnavailableError(f"Redis at {where}: {error}: {hint}")
+    full = "OOM" in str(error)
+    advice = "raise its maxmemory, or let states expire (`state_ttl_s`)" if full else "is it running?"
+    return UnavailableError(f"Redis at {where}: {str(error).rstrip('.')}; {advice}")
 
 
 def _address(client: RedisClient) -> str:

@@ -20,8 +20,8 @@ from encoder.store_memory import MemoryStateStore
 from schemas.errors import FencedError, UnavailableError
 from schemas.sequence import NO_RECORDS, Records
 from schemas.state import Fence, State
-from tests.encoder.conftest import Model
 from tests.encoder.histories import events
+from tests.encoder.models import Model
 
 TOPIC = b"t" * 16
 USER = b"u-1"

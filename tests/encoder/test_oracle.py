@@ -17,8 +17,8 @@ from encoder.store import Deleted, Invalid
 from encoder.store_memory import MemoryStateStore
 from schemas.sequence import NO_RECORDS, Records
 from schemas.state import Fence, State
-from tests.encoder.conftest import Model
 from tests.encoder.histories import events
+from tests.encoder.models import Model
 
 USER = b"u-1"
 HISTORY = events(range(20))

@@ -13,8 +13,8 @@ from encoder.refresh import MAX_RUN_USERS, Refreshed, Refresher, Want, join_slot
 from encoder.store import fresh_revision
 from schemas.sequence import NO_RECORDS, Records
 from schemas.state import Fence, Header, Kind, State, StateLayout, decode_state, encode_state
-from tests.encoder.conftest import Model
 from tests.encoder.histories import events
+from tests.encoder.models import Model
 
 
 def state_of(row: Refreshed, base: State | None, layout: StateLayout) -> State:
