@@ -55,7 +55,8 @@ class StateReader:
             model: the bundle that the states must be of, or its `StateLayout`; None = as the states describe themselves, which is
                 enough for a ranker that wants embeddings alone.
             model_id: with `model` None: the model to read; None = the one that `<prefix>:active` names at the first read.
-            deadline_ms: the longest wait for Redis; a call that would wait longer raises.
+            deadline_ms: the longest that Redis may keep silent, while connecting and within an answer; then the call raises.
+            metrics: counters to share with other readers, or to expose in a registry.
 
         Raises:
             ConfigError: a URL that cannot be read, or a `model_id` that is not the model's.
@@ -76,7 +77,7 @@ class StateReader:
             embedding_only: fetch headers and embeddings, a hundredth of the bytes; rows have no `state`.
 
         Raises:
-            UnavailableError: Redis could not be reached within the deadline. No single row ever raises.
+            UnavailableError: Redis could not be reached, or did not answer within the deadline. No single row ever raises.
             ConfigError: Redis refuses us, or no model is active.
         """
         reading = self._reading

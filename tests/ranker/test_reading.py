@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 from redis import exceptions
 
 from ranker.metrics import ReaderMetrics
@@ -88,6 +89,19 @@ def test_rows_and_failures_are_counted() -> None:
     reader.failed(exceptions.TimeoutError("Timeout reading from socket"))
     reader.failed(ConnectionResetError("reset"))
     assert reader.metrics.failures == {"deadline": 1, "unavailable": 1}
+
+
+def test_counters_are_exposed_in_a_registry_if_there_is_one() -> None:
+    registry = CollectorRegistry()
+    reader = Reading(Names("p"), LAYOUT, None, "localhost:6379", ReaderMetrics(registry))
+    statuses(reader, ["a", "b"], [made_state(1), b"junk"])
+    reader.failed(exceptions.TimeoutError("Timeout reading from socket"))
+    sample = registry.get_sample_value
+    assert sample("slipstream_ranker_rows_total", {"status": "present"}) == 1
+    assert sample("slipstream_ranker_rows_total", {"status": "invalid"}) == 1
+    assert sample("slipstream_ranker_rows_total", {"status": "stale"}) == 0, "a series is there before its first row"
+    assert sample("slipstream_ranker_read_failures_total", {"reason": "deadline"}) == 1
+    assert sample("slipstream_ranker_read_seconds_count") == 1
 
 
 # Without a bundle: states describe themselves
