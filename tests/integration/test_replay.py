@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from schemas.event import Event, Parser, ParserConfig
 from schemas.log import EventLog
 from schemas.names import Names
 from schemas.vocabulary import Vocabulary
+from slipstream.stack import running, start_part, stop_part
 from stream.inject import InjectConfig
 from stream.kafka import KafkaConfig
 from stream.logs import read_log
@@ -176,3 +178,28 @@ def test_no_kafka_is_an_error(log: EventLog, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("stream.sender.REQUEST_TIMEOUT_S", 0.5)
     with pytest.raises(UnavailableError, match="is Kafka running"):
         run_replay(ReplayConfig(KafkaConfig("127.0.0.1:1")), log)
+
+
+def test_a_broker_that_dies_and_comes_back_costs_time_alone(log: EventLog, tmp_path: Path) -> None:
+    """kill -9 in the middle: everything is delivered, and nothing twice (idempotent producer)."""
+    with running(tmp_path) as stack:
+        names = Names()
+        make_topic(stack.kafka_bootstrap, names.engagements)
+
+        def kill_and_restart() -> None:
+            stop_part(stack.data_dir, "kafka", kill=True)
+            start_part(stack.data_dir, "kafka")
+
+        restart = threading.Thread(target=kill_and_restart)
+
+        def before_send(events: np.ndarray) -> None:
+            if events[0] >= 500 and restart.ident is None:
+                restart.start()
+
+        config = ReplayConfig(KafkaConfig(stack.kafka_bootstrap), names, FixedRate(500))
+        report = run_replay(config, log, before_send=before_send)
+        restart.join()
+        assert report.events_sent == len(log)
+        messages = read_topic(stack.kafka_bootstrap, names.engagements)
+        events = Counter(Parser(ParserConfig()).parse(value, report.last_ms) for _, _, value in messages)
+        assert events == expected_events(log)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.errors import ConfigError, LogError
+from schemas.errors import ConfigError, LogError, PrerequisiteError
 from schemas.event import Engagement, Event, Parser, ParserConfig, encode_engagement, hash_item_id
 from schemas.log import EventLog
 from schemas.sequence import RECORD
@@ -394,3 +395,37 @@ def test_engagement_and_default_mapping_name_the_same_fields() -> None:
     mapping = ColumnMapping()
     assert set(mapping.columns.values()) == {"user_id", "item_id", "action", "surface", "timestamp_ms"}
     assert set(mapping.columns.values()) < set(Engagement.__struct_fields__)
+
+
+def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "log.parquet", ROWS)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(PrerequisiteError, match=r"slipstream-embeddings\[parquet\]"):
+        read_log(path)
+    for suffix in (".csv", ".jsonl"):  # these need nothing
+        assert len(read_log(write(tmp_path / f"log{suffix}", ROWS))) == 3
+
+
+@pytest.mark.parametrize(
+    ("column", "problem"),
+    [
+        (pa.array([True]), "True is not a user id"),
+        (pa.array([None]), "a user id is missing"),
+        (pa.array([1.5]), "1.5 is not a user id"),
+        (pa.array([None], pa.string()).dictionary_encode(), "a user id is missing"),
+    ],
+)
+def test_a_parquet_column_of_no_user_ids(column: pa.Array, problem: str, tmp_path: Path) -> None:
+    table = pa.table({"user_id": column, **{name: [ROWS[0][name]] for name in ROWS[0] if name != "user_id"}})
+    pq.write_table(table, tmp_path / "log.parquet")
+    with pytest.raises(LogError, match=rf"row 1, column 'user_id': {problem}"):
+        read_log(str(tmp_path / "log.parquet"))
+
+
+def test_a_damaged_parquet_file(tmp_path: Path) -> None:
+    path = Path(write(tmp_path / "log.parquet", ROWS * 1000))
+    content = bytearray(path.read_bytes())
+    content[100:200] = bytes(100)
+    path.write_bytes(content)
+    with pytest.raises(LogError, match=r"log\.parquet"):
+        read_log(str(path), options=SKIP)
