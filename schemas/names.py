@@ -81,9 +81,12 @@ class Names:
     def encoder_group(self, model_id: str) -> str:
         return f"{self.prefix}-encoder-{model_id}"
 
-    def sequence_transactional_id(self, partition: int) -> str:
-        """Belongs to the partition, not to the worker, so that a new owner's InitProducerId fences the former one (KIP-98)."""
-        return f"{self.prefix}-sequences-{partition}"
+    def sequence_transactional_ids(self, partition: int) -> tuple[str, str]:
+        """Belong to the partition, not to the worker, so that a new owner's InitProducerId fences the former one (KIP-98).
+
+        Two that take turns: the broker refuses a producer's next transaction while it still writes the last one's markers.
+        """
+        return f"{self.prefix}-sequences-{partition}-a", f"{self.prefix}-sequences-{partition}-b"
 
     # Redis keys.
     def state_key(self, model_id: str, user: bytes) -> bytes:

@@ -3,12 +3,16 @@
 The transactional id belongs to the partition: opening a writer (InitProducerId) aborts what the former owner had under way and
 shuts it out. Unfenced, a worker stopped for longer than its session and then continued overwrote half of its users with
 stale sequences.
+
+There are two of them, which take turns. The broker acknowledges a commit before it has written the transaction's markers, and
+until then refuses the same producer's next transaction: aiokafka tries again 20 ms later. With two: 276 transactions a second on
+a partition instead of 113.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]
@@ -53,15 +57,15 @@ class Letter(NamedTuple):
 class ChangelogWriter:
     """The one writer of a partition. Not for concurrent calls."""
 
-    def __init__(self, producer: AIOKafkaProducer, topic: str, partition: int, timeout_s: float) -> None:
-        self._producer = producer
+    def __init__(self, producers: list[AIOKafkaProducer], topic: str, partition: int, timeout_s: float) -> None:
+        self._producers = producers
         self._topic = topic
         self._partition = partition
         self._timeout_s = timeout_s
 
     @classmethod
     async def open(
-        cls, kafka: KafkaConfig, topic: str, partition: int, transactional_id: str, timeout_s: float
+        cls, kafka: KafkaConfig, topic: str, partition: int, transactional_ids: Sequence[str], timeout_s: float
     ) -> ChangelogWriter:
         """Returns when every former writer of the partition is shut out.
 
@@ -71,24 +75,13 @@ class ChangelogWriter:
         Raises:
             UnavailableError: it took longer.
         """
-        producer = AIOKafkaProducer(
-            bootstrap_servers=kafka.bootstrap_servers,
-            client_id=transactional_id,
-            transactional_id=transactional_id,
-            # A dead worker's open transaction is aborted by its successor's opening, not by this timeout.
-            transaction_timeout_ms=int(min(900.0, 2 * timeout_s) * 1000),
-            linger_ms=0,
-            max_batch_size=_MAX_BATCH_BYTES,
-            compression_type="zstd",
-            request_timeout_ms=int(timeout_s * 1000),
-            **kafka.aiokafka(),
-        )
-        writer = cls(producer, topic, partition, timeout_s)
+        producers = [_producer(kafka, transactional_id, timeout_s) for transactional_id in transactional_ids]
+        writer = cls(producers, topic, partition, timeout_s)
         try:
             async with asyncio.timeout(timeout_s):
-                await producer.start()
+                await asyncio.gather(*[producer.start() for producer in producers])  # InitProducerId is answered
         except (TimeoutError, KafkaError) as error:
-            await producer.stop()
+            await writer.close()
             raise writer._mapped(error, "cannot be opened for writing") from None
         return writer
 
@@ -99,43 +92,45 @@ class ChangelogWriter:
             FencedError: another worker owns the partition.
             UnavailableError: not committed in time. Whether it will be is not known: this worker must not go on.
         """
+        producer = self._producers[0]
+        self._producers.reverse()
         try:
             async with asyncio.timeout(self._timeout_s):
-                await self._producer.begin_transaction()
-                size = await self._send(writes)
+                await producer.begin_transaction()
+                size = await self._send(producer, writes)
                 for letter in letters:
-                    await self._producer.send_and_wait(
+                    await producer.send_and_wait(
                         dead_letters_topic,
                         letter.value,
                         letter.key,
                         timestamp_ms=letter.timestamp_ms,
                         headers=[(name, v.encode() if isinstance(v, str) else v) for name, v in letter.headers],
                     )
-                await self._producer.commit_transaction()
+                await producer.commit_transaction()
                 return size
         except (TimeoutError, KafkaError) as error:
             raise self._mapped(error, "not written") from error
 
-    async def _send(self, writes: Iterable[Write]) -> int:
+    async def _send(self, producer: AIOKafkaProducer, writes: Iterable[Write]) -> int:
         size = 0
         sent: list[asyncio.Future[Any]] = []
-        batch = self._producer.create_batch()
+        batch = producer.create_batch()
         for key, value, timestamp_ms in writes:
             if batch.append(key=key, value=value, timestamp=timestamp_ms) is None:  # full
-                sent.append(await self._producer.send_batch(batch, self._topic, partition=self._partition))
-                batch = self._producer.create_batch()
+                sent.append(await producer.send_batch(batch, self._topic, partition=self._partition))
+                batch = producer.create_batch()
                 batch.append(key=key, value=value, timestamp=timestamp_ms)
                 if len(sent) >= _MAX_UNACKNOWLEDGED:
                     await sent.pop(0)
             size += len(value or b"")
         if batch.record_count():
-            sent.append(await self._producer.send_batch(batch, self._topic, partition=self._partition))
+            sent.append(await producer.send_batch(batch, self._topic, partition=self._partition))
         for acknowledged in sent:
             await acknowledged
         return size
 
     async def close(self) -> None:
-        await self._producer.stop()
+        await asyncio.gather(*[producer.stop() for producer in self._producers])
 
     def _mapped(self, error: Exception, what: str) -> SlipstreamError:
         where = f"topic {self._topic}, partition {self._partition}"
@@ -148,3 +143,18 @@ class ChangelogWriter:
         if isinstance(error, (TimeoutError, KafkaConnectionError)):
             return UnavailableError(f"{where}: {what} within {self._timeout_s:.0f} s; is Kafka running?")
         return SlipstreamError(f"{where}: {what}: {error!r}")
+
+
+def _producer(kafka: KafkaConfig, transactional_id: str, timeout_s: float) -> AIOKafkaProducer:
+    return AIOKafkaProducer(
+        bootstrap_servers=kafka.bootstrap_servers,
+        client_id=transactional_id,
+        transactional_id=transactional_id,
+        # A dead worker's open transaction is aborted by its successor's opening, not by this timeout.
+        transaction_timeout_ms=int(min(900.0, 2 * timeout_s) * 1000),
+        linger_ms=0,
+        max_batch_size=_MAX_BATCH_BYTES,
+        compression_type="zstd",
+        request_timeout_ms=int(timeout_s * 1000),
+        **kafka.aiokafka(),
+    )

@@ -68,7 +68,7 @@ class IngestConfig:
     kafka: KafkaConfig
     names: Names = field(default_factory=Names)
     parser: ParserConfig = field(default_factory=ParserConfig)
-    linger_ms: float = 5.0
+    linger_ms: float = 10.0
     max_poll_messages: int = 10_000
     max_passes_in_flight: int = 64
     max_batch_bytes: int = BATCH_MAX_MESSAGE_BYTES * 3 // 4

@@ -117,8 +117,8 @@ class Ownership:
 
     async def _open_writer(self, partition: int) -> ChangelogWriter:
         names = self._names
-        transactional_id = names.sequence_transactional_id(partition)
-        return await ChangelogWriter.open(self._kafka, names.sequences, partition, transactional_id, self._timeout_s)
+        ids = names.sequence_transactional_ids(partition)
+        return await ChangelogWriter.open(self._kafka, names.sequences, partition, ids, self._timeout_s)
 
     async def _settled_ends(self, partitions: list[int]) -> Mapping[int, int]:
         """The changelog's ends, once the markers of our last transactions are written: then nothing moves them but us."""
