@@ -24,7 +24,7 @@ class FixedRate:
 class ScaledTime:
     """As the timestamps have it, `speed` times as fast, and no pause longer than `max_gap_s` seconds of real time.
 
-    Half of all hours of a log may be empty (design.md): an uncapped replay of them sleeps most of its time.
+    Half of all hours of a log may be empty: an uncapped replay of them sleeps most of its time.
     """
 
     speed: float = 1.0

@@ -1,7 +1,7 @@
 """Ties in an event log, broken so that nothing leaks: neither the file's order nor the item ids.
 
 Half of MovieLens's consecutive events of a user share a second, in the order of the site's own listing. A model that sees that
-order learns the listing (design.md: about +20% NDCG for nothing).
+order learns the listing (about +20% NDCG for nothing).
 """
 
 from __future__ import annotations
