@@ -215,6 +215,28 @@ def test_simulated_time_is_the_logs(bundle: Bundle) -> None:
     assert state.header.arrived_ms == state.header.encoded_ms == latest
 
 
+def test_simulated_time_never_goes_back(bundle: Bundle) -> None:
+    log = made_log(50, 1)
+    backwards = EventLog(log.users, log.user_index, log.records[::-1], log.vocabulary)
+    store = MemoryStateStore(bundle.layout)
+    simulate(backwards, bundle, store, batch_events=10)
+    state = decode_state(store.values[b"u0"], store.layout)
+    assert state is not None
+    assert state.header.arrived_ms == int(log.records["timestamp_ms"].max())
+
+
+def test_fences_rise_within_each_partition(bundle: Bundle) -> None:
+    log, simulation = made_log(400, 20), Simulation(bundle, MemoryStateStore(bundle.layout))
+    offsets: dict[int, list[int]] = {}
+    partition_of: dict[bytes, int] = {}
+    for start in range(0, len(log), 20):
+        for update in simulation.feed(messages(log[start : start + 20]), START_MS * 2).updates:
+            offsets.setdefault(update.fence.partition, []).append(update.fence.offset)
+            assert partition_of.setdefault(update.user, update.fence.partition) == update.fence.partition
+    assert len(offsets) == 4
+    assert all(seen == list(range(len(seen))) for seen in offsets.values())
+
+
 def test_an_empty_log(bundle: Bundle) -> None:
     report = simulate(made_log(10, 2)[:0], bundle, MemoryStateStore(bundle.layout))
     assert (report.events, report.users, report.states, report.events_per_s) == (0, 0, 0, 0.0)
