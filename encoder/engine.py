@@ -12,6 +12,7 @@ by its `arrived_ms` how fresh it is, and only a fence that has moved on keeps ou
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import time_ns
@@ -25,7 +26,7 @@ from encoder.stopwatch import Stopwatch
 from encoder.store import Deleted, Invalid, Loaded, Outcome, StateStore, Write, fresh_revision, is_newer
 from schemas.errors import FencedError
 from schemas.sequence import Records
-from schemas.state import Fence, Header, Kind, State
+from schemas.state import FIXED_BYTES, Fence, Header, Kind, State
 
 _log = logging.getLogger(__name__)
 
@@ -124,7 +125,9 @@ class Engine:
             pending = unread = self._write(pending, polled_ms) if pending else []
             if not pending:
                 self._unanswered.clear()
-                return [task.done for task in tasks if task.done is not None]
+                done = [task.done for task in tasks if task.done is not None]
+                self._count(done)
+                return done
         raise FencedError(
             f"{len(pending)} users are written by another worker again and again: is one running outside of the consumer group "
             "with the same model? Stop it, and start this one again"
@@ -213,12 +216,8 @@ class Engine:
 
     def _finish(self, task: _Task, header: Header, row: Refreshed) -> None:
         """The store holds our write."""
-        plan, metrics = row.plan, self._metrics
-        events = len(row.slots)
-        task.done = Done(plan.kind, events, self._clock_ms())
-        metrics.refreshes.labels(plan.kind).inc()
-        metrics.encoded_events.inc(events)
-        metrics.state_bytes_written.inc(self.layout.header_bytes + row.slots.nbytes)
+        plan = row.plan
+        task.done = Done(plan.kind, len(row.slots), self._clock_ms())
         if plan.kind is PlanKind.DELETE:
             self._hot.drop(task.update.user)
         elif self._hot.keeps_any:
@@ -227,7 +226,20 @@ class Engine:
 
     def _supersede(self, task: _Task) -> None:
         task.done = Done(None, 0, 0)
-        self._metrics.superseded.inc()
+
+    def _count(self, done: list[Done]) -> None:
+        metrics = self._metrics
+        written = Counter(row.kind for row in done if row.written_ms)
+        for kind, users in written.items():
+            metrics.refreshes.labels(kind).inc(users)
+        events = sum(row.events for row in done)
+        metrics.encoded_events.inc(events)
+        metrics.superseded.inc(sum(row.kind is None for row in done))
+        metrics.state_bytes_written.inc(
+            events * self.layout.slot_bytes
+            + (written.total() - written[PlanKind.DELETE]) * self.layout.header_bytes
+            + written[PlanKind.DELETE] * FIXED_BYTES
+        )
 
 
 def _is_current(task: _Task, kind: PlanKind) -> bool:

@@ -31,6 +31,7 @@ from schemas.state import Kind, StateLayout, encode_header
 RedisClient = redis.Redis | redis.RedisCluster
 
 DEFAULT_DELETED_TTL_S = 86_400
+_OUTCOMES = tuple(Outcome)  # by what the script answers
 _SHA = sha1(WRITE.encode(), usedforsecurity=False).hexdigest()
 #: Errors that a later call may not meet: memory, fail-over, loading, a cluster. A script's error has its cause inside.
 _PASSING = re.compile(r"(^|-)(OOM|READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|BUSY|NOREPLICAS|MISCONF)\b")
@@ -121,7 +122,7 @@ class RedisStateStore:
         for reply in replies:
             if isinstance(reply, RedisError):
                 raise self._error(reply)
-        return [Outcome(int(reply)) for reply in replies]
+        return [_OUTCOMES[reply] for reply in replies]
 
     def _key(self, user: bytes) -> bytes:
         return self._names.state_key(self.layout.model_id, user)
