@@ -133,7 +133,7 @@ BAD: dict[str, tuple[bytes | None, str]] = {
     "gzip": (b"\x1f\x8b\x08\x00\x00\x00\x00\x00", "not_json"),
     "NaN": (event(item_id=float("nan")), "not_json"),
     "infinity": (event(timestamp_ms=float("inf")), "not_json"),
-    "nested 10,000 deep": (b'{"x": ' + b"[" * 10_000 + b"]" * 10_000 + b"}", "not_json"),
+    "nested 10,000 deep": (b'{"x": ' + b"[" * 10_000, "not_json"),
     "an array nested 10,000 deep": (b"[" * 10_000, "wrong_shape"),
     "10 MB": (b" " * 10_000_000 + event(), "too_large"),
     "just too long": (event(comment="x" * (16 * 1024)), "too_large"),
