@@ -20,7 +20,9 @@ NO_COORDINATOR_YET = {
     KafkaError.NOT_COORDINATOR,
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError._TIMED_OUT,
 }
+COORDINATOR_TRY_S = 3.0
 
 
 def kafka_cluster_id(bootstrap: str, timeout_s: float, options: Mapping[str, str] | None = None) -> str:
@@ -38,21 +40,21 @@ def wake_group_coordinator(bootstrap: str, timeout_s: float) -> None:
     That takes 0.2 s, but the first consumer that asks for it is told to wait, and waits for 3 s.
     Raises UnavailableError after `timeout_s`.
     """
-    admin = _admin(bootstrap, None)
     deadline = time.monotonic() + timeout_s
     while True:
+        # Each try has a client of its own: on a busy machine one that had asked while the coordinator was still in the making
+        # was seen to wait 90 s for its answer.
+        admin = _admin(bootstrap, None)
         try:
-            [answer] = admin.describe_consumer_groups(["no-such-group"], request_timeout=timeout_s).values()
-            answer.result(timeout_s)
+            [answer] = admin.describe_consumer_groups(["no-such-group"], request_timeout=COORDINATOR_TRY_S).values()
+            answer.result(2 * COORDINATOR_TRY_S)
             return
-        except KafkaException as error:
-            code = error.args[0].code()
+        except (KafkaException, TimeoutError) as error:
+            code = error.args[0].code() if isinstance(error, KafkaException) else KafkaError._TIMED_OUT
             if code == KafkaError.GROUP_ID_NOT_FOUND:
                 return
             if time.monotonic() >= deadline or code not in NO_COORDINATOR_YET:
-                raise UnavailableError(f"Kafka's group coordinator at {bootstrap} is not ready ({error}).") from error
-        except TimeoutError as error:
-            raise UnavailableError(f"Kafka's group coordinator at {bootstrap} does not answer.") from error
+                raise UnavailableError(f"Kafka's group coordinator at {bootstrap} is not ready ({error!r}).") from error
         time.sleep(0.02)
 
 
