@@ -122,7 +122,7 @@ class Ingest:
         self._to_commit: dict[int, int] = {}  # partition -> next offset
         self._owned: set[int] = set()
         self._failure: SlipstreamError | None = None  # of a delivery
-        self._last_pass_s = self._last_commit_s = self._last_lag_s = 0.0
+        self._last_pass_s = self._last_commit_s = self._last_lag_s = time.monotonic()
         kafka = config.kafka
         self._consumer: Consumer = make(Consumer, _consumer_settings(config), kafka)
         self._producer: Producer = make(Producer, _producer_settings(config), kafka)

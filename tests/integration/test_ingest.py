@@ -1,0 +1,169 @@
+"""Ingest on real Kafka. Run: pytest tests/integration/test_ingest.py"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]
+
+from schemas.batch import decode_batch
+from schemas.event import encode_engagement
+from stream.partitioner import partitions_of
+from stream.topics import RAW_MAX_MESSAGE_BYTES, arrival_is_brokers_time
+from tests.integration.streaming import PARTITIONS, Deployment, chunks, random_events, wait_until
+from tests.stream.test_pack import BAD
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+
+
+@pytest.fixture
+def deployment(kafka_bootstrap: str, prefix: str, tmp_path: Path) -> Deployment:
+    return Deployment(kafka_bootstrap, prefix, tmp_path)
+
+
+def test_partitions_are_those_of_librdkafka(deployment: Deployment) -> None:
+    keys = [np.random.default_rng(i).bytes(1 + i % 40) for i in range(500)]
+    placed: dict[bytes, int] = {}
+    producer = Producer({"bootstrap.servers": deployment.kafka.bootstrap_servers, "partitioner": "murmur2_random"})
+    for key in keys:
+        producer.produce(
+            deployment.names.batches, b"", key, on_delivery=lambda _, m: placed.update({m.key(): m.partition()})
+        )
+    producer.flush()
+    assert placed == dict(zip(keys, partitions_of(keys, PARTITIONS).tolist(), strict=True))
+
+
+def test_bad_messages_become_dead_letters_untouched_and_the_rest_flows(deployment: Deployment) -> None:
+    now_ms = int(time.time() * 1000)
+    # Those that depend on the time of arrival or on the configuration are in the unit tests.
+    bad = {name: (value, reason) for name, (value, reason) in BAD.items() if reason not in ("in_the_future", "too_old")}
+    good = [encode_engagement(f"u{i}", i, "save", "home", now_ms - i) for i in range(200)]
+    with deployment:
+        deployment.start("ingest")
+        deployment.send(good[:100])
+        for name, (value, _) in bad.items():
+            deployment.send([value], key=name.encode(), headers=[("trace", b"\x00\xff"), ("trace", None)])
+        deployment.send(good[100:])
+        wait_until("ingest has caught up", lambda: deployment.lag("ingest") == 0)
+
+        letters = deployment.dead_letters()
+        assert len(letters) == len(bad)
+        for message, headers in letters:
+            key = message.key()
+            assert key is not None
+            value, reason = bad[key.decode()]
+            assert message.value() == value
+            assert headers.reason == reason
+            assert headers.original == [("trace", b"\x00\xff"), ("trace", None)]
+            assert headers.provenance.topic == deployment.names.engagements
+            assert abs(headers.provenance.timestamp_ms - now_ms) < 60_000
+        # The provenance names the very message.
+        raw = {(m.partition(), m.offset()): m.key() for m in deployment.read(deployment.names.engagements)}
+        for message, headers in letters:
+            assert raw[headers.provenance.partition, headers.provenance.offset] == message.key()
+        users = Counter(
+            user for m in deployment.read(deployment.names.batches) for user in decode_batch(m.value() or b"").users
+        )
+        assert users.keys() == {f"u{i}".encode() for i in range(200)}
+
+
+def test_a_message_as_large_as_the_topic_takes_is_kept(deployment: Deployment) -> None:
+    value = b"x" * (RAW_MAX_MESSAGE_BYTES - 1000)
+    with deployment:
+        deployment.start("ingest")
+        deployment.send([value], key=b"k")
+        wait_until("ingest has caught up", lambda: deployment.lag("ingest") == 0)
+        ((message, headers),) = deployment.dead_letters()
+        assert message.value() == value
+        assert headers.reason == "too_large"
+
+
+def test_a_dead_letters_topic_that_is_too_small_keeps_the_place(
+    kafka_bootstrap: str, prefix: str, tmp_path: Path
+) -> None:
+    deployment = Deployment(kafka_bootstrap, prefix, tmp_path)
+    admin, topic = deployment.admin.client, deployment.names.dead_letters
+    admin.delete_topics([topic])[topic].result()
+    small = NewTopic(topic, num_partitions=PARTITIONS, replication_factor=1)  # Kafka's default: 1 MiB
+
+    def made() -> bool:  # a deletion takes a moment
+        try:
+            admin.create_topics([small])[topic].result()
+        except Exception:
+            return False
+        return True
+
+    wait_until("the small topic is made", made)
+    with deployment:
+        worker = deployment.start("ingest")
+        random = np.random.default_rng(1).bytes(2_000_000)
+        deployment.send([random, b"short"])
+        wait_until("ingest has caught up", lambda: deployment.lag("ingest") == 0)
+        found = {message.value(): headers for message, headers in deployment.dead_letters()}
+        assert found.keys() == {None, b"short"}
+        assert "2000000 bytes" in found[None].error
+        assert worker.stop() == 0
+
+
+def test_arrival_is_the_brokers_time(deployment: Deployment) -> None:
+    assert arrival_is_brokers_time(deployment.kafka, deployment.names.engagements)
+    assert not arrival_is_brokers_time(deployment.kafka, deployment.names.batches)
+    with deployment:
+        deployment.start("ingest")
+        before_ms = int(time.time() * 1000)
+        deployment.send([encode_engagement("u", 1, "save", "home", before_ms)], timestamp=1)  # a producer's mad clock
+        wait_until("ingest has caught up", lambda: deployment.lag("ingest") == 0)
+        (message,) = deployment.read(deployment.names.batches)
+        batch = decode_batch(message.value() or b"")
+        assert before_ms - 1000 <= batch.arrived_ms[0] <= int(time.time() * 1000) + 1000
+
+
+def test_large_passes_are_split(deployment: Deployment) -> None:
+    with deployment:
+        deployment.send(random_events(20_000, 3000))
+        deployment.start("ingest", max_batch_bytes=4096)
+        deployment.start("sequence")
+        deployment.drain()
+        assert max(len(m.value() or b"") for m in deployment.read(deployment.names.batches)) <= 4096
+        assert deployment.mismatches() == []
+
+
+def test_sigterm_commits_all_that_was_read(deployment: Deployment) -> None:
+    with deployment:
+        worker = deployment.start("ingest", commit_interval_s=3600)
+        deployment.send(random_events(2000, 50))
+        wait_until("batches are there", lambda: sum(deployment.ends(deployment.names.batches)) > 0)
+        time.sleep(0.5)
+        assert deployment.lag("ingest") == 2000, "nothing is committed before its time"
+        assert worker.stop() == 0
+        assert deployment.lag("ingest") == 0
+        written = deployment.ends(deployment.names.batches)
+        assert deployment.start("ingest").process.poll() is None
+        time.sleep(3)
+        assert deployment.ends(deployment.names.batches) == written, "nothing is read twice"
+
+
+def test_workers_come_and_go(deployment: Deployment) -> None:
+    parts = chunks(random_events(12_000, 500), 6)
+    with deployment:
+        first = deployment.start("ingest")
+        deployment.send(parts[0])
+        second = deployment.start("ingest")
+        deployment.send(parts[1])
+        wait_until("the second got partitions", lambda: "got [" in second.text())
+        deployment.send(parts[2])
+        assert first.stop() == 0
+        deployment.send(parts[3])
+        third = deployment.start("ingest")
+        deployment.send(parts[4])
+        second.kill()
+        deployment.send(parts[5])
+        deployment.start("sequence")
+        deployment.drain()
+        assert third.process.poll() is None
+        assert deployment.mismatches() == []
