@@ -9,6 +9,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from schemas.errors import ConfigError
+from schemas.names import Names
 from slipstream.cli import logs
 from slipstream.cli.context import Context, context, needs_extra, stop_on_signal
 from slipstream.cli.stages import Json, kafka
@@ -111,7 +112,10 @@ def _simulate(
     command: typer.Context,
     log: logs.Log,
     batch_events: Annotated[int, typer.Option(min=1, help="Events that arrive together")] = 1,
-    to_redis: Annotated[bool, typer.Option("--to-redis", help="Keep the states in Redis instead of memory")] = False,
+    to_redis: Annotated[
+        str | None,
+        typer.Option(metavar="PREFIX", help="Keep the states in Redis under this prefix, which no deployment may use"),
+    ] = None,
     user: logs.User = "user_id",
     item: logs.Item = "item_id",
     action: logs.Action = "action",
@@ -133,19 +137,20 @@ def _simulate(
     """
     with needs_extra("cpu", "simulate"):
         from encoder.bundle import load_bundle
+        from encoder.store import StateStore
         from encoder.store_memory import MemoryStateStore
         from encoder.store_redis import RedisStateStore, connect
         from slipstream.simulate import simulate
 
     ctx = context(command)
+    if to_redis == ctx.settings.prefix:
+        raise ConfigError(f"--to-redis {to_redis}: a deployment's own states live under that prefix; give another one")
+    bundle = load_bundle(ctx.bundle_dir)
+    store: StateStore = MemoryStateStore(bundle.layout)
+    if to_redis:
+        store = RedisStateStore(connect(ctx.redis_url), Names(to_redis), bundle.layout)
     loaded = logs.load(
         ctx, log, user, item, action, surface, timestamp, timestamp_unit, action_value, item_ids, skip_bad_rows
-    )
-    bundle = load_bundle(ctx.bundle_dir)
-    store = (
-        RedisStateStore(connect(ctx.redis_url), ctx.settings.names, bundle.layout)
-        if to_redis
-        else MemoryStateStore(bundle.layout)
     )
     with progress_bar(ctx, "events") as bar:
         task = bar.add_task("simulate", total=len(loaded.log))

@@ -62,8 +62,17 @@ def _demo(
     names = Names(f"{settings.prefix}-demo-{uuid.uuid4().hex[:8]}")
     redis_url = settings.redis_url.get_secret_value() if settings.redis_url else None
     ctx.say("starting Kafka and Redis")
-    with interrupt_once(), running(work_dir / "stack", settings.kafka_bootstrap, redis_url, notify=ctx.say) as stack:
-        summary = Demo(config, stack, names, ctx.console).run()
+    with (
+        interrupt_once(),
+        running(
+            work_dir / "stack",
+            settings.kafka_bootstrap,
+            redis_url,
+            kafka_options=settings.kafka_options,
+            notify=ctx.say,
+        ) as stack,
+    ):
+        summary = Demo(config, stack, names, ctx.console, settings.kafka_options).run()
     _show(ctx, summary)
     if json:
         ctx.emit(summary)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from slipstream.cli.context import context
+from slipstream.cli.context import context, interrupt_once
 from slipstream.stack import PartStatus, down, status, up
 
 
@@ -33,7 +33,14 @@ def _up(command: typer.Context) -> None:
     ctx = context(command)
     settings = ctx.settings
     redis_url = settings.redis_url.get_secret_value() if settings.redis_url else None
-    stack = up(settings.data_dir, settings.kafka_bootstrap, redis_url, notify=ctx.say)
+    with interrupt_once():  # SIGTERM too leaves nothing half started
+        stack = up(
+            settings.data_dir,
+            settings.kafka_bootstrap,
+            redis_url,
+            kafka_options=settings.kafka_options,
+            notify=ctx.say,
+        )
     ctx.say(f"Kafka at {stack.kafka_bootstrap}, Redis ready; stop them with `slipstream down`")
 
 

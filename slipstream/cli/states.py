@@ -17,6 +17,8 @@ from slipstream.cli.stages import Json, kafka
 User = Annotated[str, typer.Argument(help="User id, as producers send it")]
 
 EXIT_NO_STATE = 10
+#: A person would rather wait than be told that Redis is slow.
+DEADLINE_MS = 5000
 SHOWN_MISMATCHES = 20
 
 state = typer.Typer(help="States in Redis.", no_args_is_help=True, rich_markup_mode=None)
@@ -49,7 +51,7 @@ def _show(
     ctx = context(command)
     settings = ctx.settings
     bundle = load_bundle(ctx.bundle_dir)
-    reader = StateReader(ctx.redis_url, bundle, settings.names)
+    reader = StateReader(ctx.redis_url, bundle, settings.names, deadline_ms=DEADLINE_MS)
     (row,) = reader.read([user], settings.stale_after_ms or None)
     shown: dict[str, Any] = {"user": user, "model_id": bundle.model_id, "status": str(row.status), "age_ms": row.age_ms}
     listed: list[dict[str, Any]] = []
@@ -133,7 +135,7 @@ def _rank(
     ctx = context(command)
     settings = ctx.settings
     bundle = load_bundle(ctx.bundle_dir)
-    reader = StateReader(ctx.redis_url, bundle, settings.names)
+    reader = StateReader(ctx.redis_url, bundle, settings.names, deadline_ms=DEADLINE_MS)
     dcat = Dcat.of(
         bundle, RuntimeConfig(settings.providers, settings.require_provider, settings.threads, graphs=("cross",))
     )
