@@ -60,7 +60,11 @@ def _count_records(
     if not starts:
         return {}
     settings = kafka.client(
-        group_id="unused", enable_auto_commit=False, enable_partition_eof=True, isolation_level="read_committed"
+        group_id="unused",
+        enable_auto_commit=False,
+        enable_partition_eof=True,
+        isolation_level="read_committed",
+        fetch_wait_max_ms=10,
     )
     consumer: Consumer = make(Consumer, settings, kafka)
     counts = dict.fromkeys(starts, 0)

@@ -125,6 +125,7 @@ def _settings(kafka: KafkaConfig) -> dict[str, object]:
         enable_partition_eof=True,
         auto_offset_reset="earliest",
         isolation_level="read_committed",
+        fetch_wait_max_ms=10,  # the end is noticed by a fetch that finds nothing
         fetch_message_max_bytes=4 << 20,
         queued_max_messages_kbytes=128 << 10,
         fetch_queue_backoff_ms=10,

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Message, Producer, TopicPartition
 
 from schemas.errors import SlipstreamError
 from schemas.event import ParserConfig, encode_engagement, encode_forget
@@ -135,6 +135,12 @@ class Deployment:
         assert rebuilt.sequences, "nothing was sent"
         return compare(rebuilt, read_sequences(self.kafka, self.names))
 
+    def commit(self, group: str, topic: str, next_offsets: dict[int, int]) -> None:
+        """As a member of the group would."""
+        partitions = [TopicPartition(topic, partition, offset) for partition, offset in next_offsets.items()]
+        request = [ConsumerGroupTopicPartitions(group, partitions)]
+        self.admin.client.alter_consumer_group_offsets(request)[group].result()
+
     def read(self, topic: str) -> list[Message]:
         """All committed messages of a topic."""
         consumer = Consumer(
@@ -143,6 +149,7 @@ class Deployment:
                 "group.id": "unused",
                 "enable.auto.commit": False,
                 "enable.partition.eof": True,
+                "fetch.wait.max.ms": 10,
                 "log_level": 0,
             }
         )

@@ -32,7 +32,10 @@ def test_partitions_are_those_of_librdkafka(deployment: Deployment) -> None:
     producer = Producer({"bootstrap.servers": deployment.kafka.bootstrap_servers, "partitioner": "murmur2_random"})
     for key in keys:
         producer.produce(
-            deployment.names.batches, b"", key, on_delivery=lambda _, m: placed.update({m.key(): m.partition()})
+            deployment.names.batches,
+            b"",
+            key,
+            on_delivery=lambda _, m: placed.update({m.key() or b"": m.partition() or 0}),
         )
     producer.flush()
     assert placed == dict(zip(keys, partitions_of(keys, PARTITIONS).tolist(), strict=True))
