@@ -1,0 +1,141 @@
+"""The commands on a live deployment: stages as processes, a replay, and what people ask afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from schemas.names import Names
+from slipstream.pipeline import Pipeline
+from slipstream.processes import Stages
+from slipstream.stack import Stack
+from stream.kafka import KafkaConfig
+from tests.bundles import random_bundle
+
+pytestmark = [pytest.mark.integration]
+
+EVENTS = 1500
+
+
+class Deployment:
+    """Three stages that have worked off a replay."""
+
+    def __init__(self, pipeline: Pipeline, directory: Path) -> None:
+        self.pipeline, self.directory = pipeline, directory
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "slipstream", *arguments],
+            cwd=self.directory,
+            env={**os.environ, **self.pipeline.environment(self.directory / "model")},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def json(self, *arguments: str, code: int = 0) -> dict[str, Any]:
+        done = self.run(*arguments, "--json")
+        assert done.returncode == code, done.stderr
+        return json.loads(done.stdout)
+
+    def wait_until_quiet(self, stages: Stages) -> None:
+        deadline = time.monotonic() + 90
+        while not self.pipeline.is_quiet():
+            stages.check()
+            assert time.monotonic() < deadline, self.pipeline.lag()
+            time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def deployment(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    directory = tmp_path_factory.mktemp("live")
+    bundle = random_bundle(directory / "model", items=1682)
+    names = Names(f"live-{directory.name}")
+    pipeline = Pipeline(KafkaConfig(stack.kafka_bootstrap), stack.redis_url, names, bundle.model_id)
+    deployment = Deployment(pipeline, directory)
+    assert deployment.run("topics", "create").returncode == 0
+    with Stages([], directory / "logs", pipeline.environment(directory / "model")) as stages:
+        for stage in ("ingest", "sequence", "encode"):
+            stages.start(stage, stage)
+        share = str(EVENTS / 100_000)
+        sent = deployment.json("replay", "ml-100k", "--end", share, "--duplicates", "0.02", "--malformed", "0.01")
+        assert sent["events_sent"] == EVENTS
+        deployment.wait_until_quiet(stages)
+        assert pipeline.dead_letters() == sent["malformed_sent"] > 0
+        yield deployment
+
+
+def test_topics_are_kept_and_refused_with_another_number(deployment: Deployment) -> None:
+    assert deployment.json("topics", "create")["created"] == []
+    done = deployment.run("topics", "create", "--partitions", "7")
+    assert (done.returncode, "7" in done.stderr) == (5, True)
+
+
+def test_verify_finds_nothing_wrong_and_then_what_is(deployment: Deployment) -> None:
+    report = deployment.json("verify")
+    assert report["sequences_checked"] == report["states_checked"] == report["users"] > 10
+    assert report["sequences_mismatched"] == report["states_mismatched"] == 0
+
+    # One user's state in the place of another's: valid in itself, and wrong.
+    pipeline = deployment.pipeline
+    client = redis.Redis.from_url(pipeline.redis_url)
+    keys = sorted(client.scan_iter(match=pipeline.names.state_key_pattern(pipeline.model_id)))
+    former = client.get(keys[0])
+    client.set(keys[0], client.get(keys[1]) or b"")
+    try:
+        done = deployment.run("verify", "--json")
+        assert done.returncode == 9
+        assert json.loads(done.stdout)["states_mismatched"] == 1
+        assert keys[0].rsplit(b":", 1)[1].decode() in done.stderr
+    finally:
+        client.set(keys[0], former or b"")
+    assert deployment.json("verify", "--sample", "5")["states_checked"] == 5
+
+
+def test_state_show_lists_the_newest_events(deployment: Deployment) -> None:
+    pipeline = deployment.pipeline
+    client = redis.Redis.from_url(pipeline.redis_url)
+    key = next(iter(client.scan_iter(match=pipeline.names.state_key_pattern(pipeline.model_id))))
+    user = key.rsplit(b":", 1)[1].decode()
+    shown = deployment.json("state", "show", user, "--events", "3")
+    assert shown["status"] == "present"
+    assert shown["events"][-1]["timestamp_ms"] == shown["newest_event_ms"]
+    assert shown["length"] >= len(shown["events"])
+    assert user in deployment.run("state", "show", user).stderr
+
+
+def test_a_user_without_a_state_has_its_exit_code(deployment: Deployment) -> None:
+    assert deployment.json("state", "show", "nobody", code=10)["status"] == "not_found"
+
+
+def test_rank_crosses_what_it_retrieves_or_what_it_is_given(deployment: Deployment) -> None:
+    client = redis.Redis.from_url(deployment.pipeline.redis_url)
+    key = next(iter(client.scan_iter(match=deployment.pipeline.names.state_key_pattern(deployment.pipeline.model_id))))
+    user = key.rsplit(b":", 1)[1].decode()
+    ranked = deployment.json("rank", user, "-k", "7")
+    scores = [item["score"] for item in ranked["items"]]
+    assert (ranked["status"], len(scores)) == ("present", 7)
+    assert scores == sorted(scores, reverse=True)
+    seen = {event["item_id"] for event in deployment.json("state", "show", user, "--events", "256")["events"]}
+    assert not seen & {item["item_id"] for item in ranked["items"]}
+    given = deployment.json("rank", user, "--item", "5", "--item", "9")
+    assert {item["item_id"] for item in given["items"]} == {5, 9}
+    assert deployment.json("rank", "nobody")["retrieval"] == "popularity"
+
+
+def test_simulate_runs_the_same_log_without_kafka(deployment: Deployment, tmp_path: Path) -> None:
+    log = tmp_path / "log.csv"
+    rows = "".join(f"u{i % 7},{i % 50},{1_700_000_000_000 + i}\n" for i in range(300))
+    log.write_text("user_id,item_id,timestamp_ms\n" + rows)
+    report = deployment.json("simulate", str(log), "--action", "=view", "--surface", "=home", "--batch-events", "20")
+    assert (report["events"], report["users"], report["states"], report["dead_letters"]) == (300, 7, 7, 0)

@@ -1,0 +1,107 @@
+"""The command line as a person meets it: a process, its exit code, what it says."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from slipstream.cli.app import app
+
+COMMANDS = (
+    "up", "down", "status", "config", "topics create", "ingest", "sequence", "encode", "replay", "simulate", "train", "export",
+    "state show", "rank", "verify", "demo",
+)  # fmt: skip
+NOWHERE = "127.0.0.1:1"
+
+
+def _slipstream(cwd: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("SLIPSTREAM_")}
+    return subprocess.run(
+        [sys.executable, "-m", "slipstream", *arguments],
+        cwd=cwd,
+        env={**clean, "PYTHONPATH": str(Path(__file__).parents[2]), "COLUMNS": "200", **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_every_command_is_listed_here() -> None:
+    import typer.main
+
+    def names(group: typer.main.click.Group, before: str = "") -> set[str]:
+        found: set[str] = set()
+        for name, command in group.commands.items():
+            subcommands = getattr(command, "commands", None)
+            found |= names(command, f"{before}{name} ") if subcommands else {before + name}  # type: ignore[arg-type]
+        return found
+
+    assert names(typer.main.get_command(app)) == set(COMMANDS)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_says_what_it_does(tmp_path: Path, command: str) -> None:
+    done = _slipstream(tmp_path, *command.split(), "--help")
+    assert done.returncode == 0, done.stderr
+    if command not in ("up", "down", "status", "config"):
+        assert "Examples:" in done.stdout
+    assert "--help" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["no-such-command"], 2, "no-such-command"),
+        (["ingest"], 2, "slipstream up"),
+        (["--prefix", "a_b", "ingest"], 2, "a_b"),
+        (["--config", "nowhere.toml", "ingest"], 2, "nowhere.toml"),
+        (["--kafka-bootstrap", "x:9", "--redis-url", "redis://x", "encode"], 4, "slipstream train"),
+        (["--bundle", ".", "--kafka-bootstrap", "x:9", "--redis-url", "redis://x", "encode"], 4, "manifest.json"),
+        (["--kafka-bootstrap", "x:9", "replay", "nothing.csv"], 4, "nothing.csv"),
+        (["--kafka-bootstrap", "x:9", "replay", "nothing.doc"], 2, "nothing.doc"),
+        (["--kafka-bootstrap", "x:9", "replay", "ml-100k", "--rate", "0"], 2, "rate"),
+        (["--kafka-bootstrap", "x:9", "replay", "ml-100k", "--rate", "1", "--speed", "2"], 2, "--speed"),
+        (["--kafka-bootstrap", "x:9", "replay", "ml-100k", "--late", "2"], 2, "late"),
+        (["train", "ml-100k", "--preset", "huge"], 2, "huge"),
+        (["train", "log.csv", "--action-value", "5"], 2, "VALUE=NAME"),
+        (["demo", "--kill", "kafka"], 2, "kafka"),
+        (["status"], 6, "never started"),
+        (["--kafka-bootstrap", NOWHERE, "topics", "create"], 6, NOWHERE),
+    ],
+)  # fmt: skip
+def test_what_goes_wrong_has_its_exit_code_and_a_message(
+    tmp_path: Path, arguments: list[str], code: int, said: str
+) -> None:
+    done = _slipstream(tmp_path, *arguments)
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unknown_variable_is_named(tmp_path: Path) -> None:
+    done = _slipstream(tmp_path, "config", SLIPSTREAM_PREFIXX="x")
+    assert (done.returncode, "SLIPSTREAM_PREFIXX" in done.stderr) == (2, True)
+
+
+def test_config_shows_values_and_masks_secrets(tmp_path: Path) -> None:
+    done = _slipstream(
+        tmp_path,
+        "config",
+        "--json",
+        SLIPSTREAM_REDIS_URL="redis://:hunter2@h",
+        SLIPSTREAM_KAFKA_OPTIONS='{"sasl.password":"hunter3","sasl.username":"u"}',
+    )
+    assert done.returncode == 0, done.stderr
+    assert "hunter" not in done.stdout + done.stderr
+    assert json.loads(done.stdout)["kafka_options"]["sasl.username"] == "u"
+
+
+def test_nothing_runs_so_nothing_is_stopped(tmp_path: Path) -> None:
+    done = _slipstream(tmp_path, "down")
+    assert (done.returncode, "nothing" in done.stderr) == (0, True)
