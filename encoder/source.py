@@ -16,6 +16,7 @@ from schemas.errors import ConfigError, SlipstreamError, TopicError
 
 _log = logging.getLogger(__name__)
 
+_WARN_EVERY_S = 10.0
 #: librdkafka says so after it has looked for a while (topic.metadata.propagation.max.ms, 30 s).
 _HOPELESS = {
     KafkaError._UNKNOWN_PARTITION,
@@ -73,6 +74,7 @@ class Source:
         self._positions: dict[int, int] = {}
         self._to_commit: dict[int, int] = {}
         self._committed_s = monotonic()
+        self._warned_s = -_WARN_EVERY_S
         self._failure: SlipstreamError | None = None
         try:
             self._consumer = Consumer(_settings(config, self._on_error, self._on_commit))
@@ -178,8 +180,9 @@ class Source:
         where = f"Kafka at {self._config.bootstrap}, topic {self._config.topic}"
         if error.fatal() or error.code() in _HOPELESS:
             self._failure = mapped(error, where)
-        else:
-            _log.warning("%s: %s", where, error.str())
+        elif monotonic() - self._warned_s > _WARN_EVERY_S:  # it dials 20 times a second, and says so each time
+            self._warned_s = monotonic()
+            _log.warning("%s: %s; trying on", where, error.str())
 
     def _on_assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         gained = {p.partition for p in partitions}

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import ConsumerGroupTopicPartitions, Message, Producer, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
 
 from encoder.kafka import topic_id
@@ -48,18 +48,11 @@ class Changelog:
     newest: dict[bytes, tuple[Records, Fence]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        quiet: dict[str, str | int | float | bool] = {
-            "bootstrap.servers": self.bootstrap,
-            "log_level": 0,
-        }  # the stack goes before its clients
-        self.admin = AdminClient(quiet)
+        # Silent, since the stack goes before its clients.
+        self._quiet: dict[str, str | int | float | bool] = {"bootstrap.servers": self.bootstrap, "log_level": 0}
+        self.admin = AdminClient(self._quiet)
         self.create()
-        settings = {
-            "bootstrap.servers": self.bootstrap,
-            "transactional.id": f"{self.names.prefix}-test",
-            "linger.ms": 0,
-        }
-        self._producer = Producer(settings)
+        self._producer = Producer({**self._quiet, "transactional.id": f"{self.names.prefix}-test", "linger.ms": 0})
         self._producer.init_transactions()
 
     def create(self) -> None:
@@ -109,12 +102,15 @@ class Changelog:
         """Of the encoders' group, from what it has committed to the end of the log, markers of transactions included."""
         topic, group = self.names.sequences, self.names.encoder_group(model.bundle.model_id)
         partitions = [TopicPartition(topic, p) for p in range(self.partitions)]
-        asked = self.admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group, partitions)])[
-            group
-        ].result()
-        ends = self.admin.list_offsets(dict.fromkeys(partitions, _LATEST))
-        committed = {p.partition: max(0, p.offset) for p in asked.topic_partitions}
-        return sum(ends[p].result().offset - committed[p.partition] for p in partitions)
+        try:
+            wanted = ConsumerGroupTopicPartitions(group, partitions)
+            answer = self.admin.list_consumer_group_offsets([wanted], request_timeout=5)
+            committed = {p.partition: max(0, p.offset) for p in answer[group].result().topic_partitions}
+            ends = self.admin.list_offsets(dict.fromkeys(partitions, _LATEST))
+            return sum(ends[p].result().offset - committed[p.partition] for p in partitions)
+        except KafkaException:  # the broker is just coming back, and this client may not notice for a minute
+            self.admin = AdminClient(self._quiet)
+            return sys.maxsize
 
     def wait_for(self, model: Model, timeout_s: float = TIMEOUT_S) -> None:
         wait_until("the encoders have caught up", lambda: self.lag(model) == 0, timeout_s)

@@ -305,6 +305,26 @@ def test_a_worker_told_to_stop_while_redis_is_away_commits_nothing(
         assert "is it running?" in worker.log
 
 
+def test_kafka_away_for_a_while(model: Model, prefix: str, tmp_path: Path) -> None:
+    with running(tmp_path / "stack") as own:
+        changelog = Changelog(own.kafka_bootstrap, Names(prefix))
+        with encoder(model, changelog, own.redis_url, tmp_path / "log") as worker:
+            changelog.write(step(0))
+            changelog.wait_for(model)
+            changelog.write(step(1))
+            stop_part(tmp_path / "stack", "kafka")
+            worker.wait_for_log("trying on")
+            start_part(tmp_path / "stack", "kafka")
+            changelog.write(step(2))
+            changelog.wait_for(model)
+            assert changelog.mismatches(model, own.redis_url) == []
+            # It ends in good order also without Kafka: what it could not commit comes again.
+            changelog.write(step(3))
+            stop_part(tmp_path / "stack", "kafka")
+            assert worker.terminate() == 0
+            assert len(worker.log.splitlines()) < 30, "it does not fill the disk meanwhile"
+
+
 def test_a_topic_made_anew(model: Model, changelog: Changelog, redis_url: str, tmp_path: Path) -> None:
     """Its offsets begin again, far below the fences of the states."""
     for number in range(3):
