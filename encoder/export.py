@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoder.bundle import write_bundle
+from encoder.checkpoint import load_checkpoint
 from encoder.features import Features
 from encoder.graph_parts import NORM_EPSILON
 from encoder.graphs import build_append, build_cross, build_encode
@@ -30,6 +31,25 @@ class Catalogue:
 
     ids: NDArray[np.int64]
     counts: NDArray[np.int64]
+
+
+def export(checkpoint: Path | str, out: Path | str) -> Manifest:
+    """Turn what `train` wrote into a bundle at `out`.
+
+    Raises:
+        BundleError: there is no checkpoint, it is damaged, or something else lies at `out`.
+    """
+    saved = load_checkpoint(checkpoint)
+    return export_weights(
+        saved.weights,
+        out,
+        shape=saved.notes.shape,
+        vocabulary=saved.notes.vocabulary,
+        item_seeds=saved.notes.item_seeds,
+        catalogue=Catalogue(saved.catalogue_ids, saved.catalogue_counts),
+        training=saved.notes.training,
+        metrics=saved.notes.metrics,
+    )
 
 
 def export_weights(

@@ -85,7 +85,7 @@ class PinFM(nn.Module):
         super().__init__()
         self.shape, self.vocabulary = shape, vocabulary
         d = shape.d_model
-        self.items = nn.Parameter(torch.randn(SUB_TABLES, shape.rows, d // SUB_TABLES))
+        self.items = nn.Parameter(torch.randn(SUB_TABLES, shape.rows, d // SUB_TABLES) * 0.3)
         self.actions = nn.Parameter(torch.randn(len(vocabulary.actions), d) * 0.1)
         self.surfaces = nn.Parameter(torch.randn(len(vocabulary.surfaces), d) * 0.1)
         self.candidate = nn.Parameter(torch.randn(d) * 0.1)
@@ -113,17 +113,17 @@ class PinFM(nn.Module):
         table = torch.arange(SUB_TABLES).view(-1, *[1] * (rows.dim() - 1))
         return self.items[table, rows].movedim(0, -2).flatten(-2)
 
-    def tokens(self, rows: Tensor, actions: Tensor, surfaces: Tensor) -> Tensor:
-        """Events, rows `(8, B, T)` and codes `(B, T)` -> `(B, T, d)`."""
-        return self.item_embeddings(rows) + self.actions[actions] + self.surfaces[surfaces]
+    def event_tokens(self, items: Tensor, actions: Tensor, surfaces: Tensor) -> Tensor:
+        """Tokens of events: item embeddings `(B, T, d)` and codes `(B, T)` -> `(B, T, d)`."""
+        return items + functional.embedding(actions, self.actions) + functional.embedding(surfaces, self.surfaces)
 
-    def candidate_tokens(self, rows: Tensor) -> Tensor:
-        """`(8, B, C)` -> `(B, C, d)`."""
-        return self.item_embeddings(rows) + self.candidate
+    def candidate_tokens(self, items: Tensor) -> Tensor:
+        """Tokens of candidates: item embeddings `(B, C, d)` -> `(B, C, d)`."""
+        return items + self.candidate
 
-    def item_vectors(self, rows: Tensor) -> Tensor:
-        """psi: what user embeddings are compared with. `(8, ...)` -> `(..., d)`, unit length."""
-        vectors: Tensor = self.psi(self.item_embeddings(rows))
+    def item_vectors(self, items: Tensor) -> Tensor:
+        """psi: what user embeddings are compared with. Item embeddings `(..., d)` -> `(..., d)`, unit length."""
+        vectors: Tensor = self.psi(items)
         return vectors
 
     # ---- the two passes

@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from encoder.export import psi
-from encoder.features import item_rows, item_seeds
+from encoder.features import Features, item_rows, item_seeds
 from encoder.model import PinFM, as_int8
 from encoder.weights import random_weights, weight_shapes
 from schemas.bundle import ModelShape
 from schemas.errors import ContractError
+from schemas.sequence import RECORD
 from schemas.vocabulary import Vocabulary
 
 SHAPES = [
@@ -77,7 +78,7 @@ def test_crossing_is_encoding_with_the_candidate_at_the_end(model: PinFM) -> Non
 @torch.no_grad()
 def test_outputs_have_unit_length(model: PinFM) -> None:
     hidden, _ = model.encode(tokens(model, 2, 9))
-    vectors = model.item_vectors(torch.from_numpy(item_rows(np.arange(50), item_seeds(0), 64)))
+    vectors = model.item_vectors(tokens(model, 50))
     for out in (hidden, vectors):
         assert (out.norm(dim=-1) - 1).abs().max() < 1e-5
 
@@ -85,8 +86,21 @@ def test_outputs_have_unit_length(model: PinFM) -> None:
 @torch.no_grad()
 def test_item_vectors_are_those_of_the_export(model: PinFM) -> None:
     rows = torch.from_numpy(item_rows(np.arange(50), item_seeds(0), 64))
-    exported = psi(model.weights(), model.item_embeddings(rows).numpy())
-    np.testing.assert_allclose(exported, model.item_vectors(rows), atol=1e-5)
+    items = model.item_embeddings(rows)
+    np.testing.assert_allclose(psi(model.weights(), items.numpy()), model.item_vectors(items), atol=1e-5)
+
+
+@torch.no_grad()
+def test_tokens_are_those_of_the_host(model: PinFM) -> None:
+    """Training looks up what serving looks up."""
+    weights, seeds = model.weights(), item_seeds(4)
+    host = Features(*(weights[name] for name in ("items", "actions", "surfaces", "candidate")), seeds)
+    events = np.array([(0, 5, 3, 1), (0, -9, 6, 4), (0, 1 << 40, 0, 0)], RECORD)
+    rows = torch.from_numpy(item_rows(events["item_id"], seeds, model.shape.rows))
+    codes = (torch.from_numpy(events[name].astype(np.int64)) for name in ("action", "surface"))
+    items = model.item_embeddings(rows)
+    np.testing.assert_allclose(model.event_tokens(items, *codes), host.tokens(events), atol=1e-6)
+    np.testing.assert_allclose(model.candidate_tokens(items), host.candidates(events["item_id"]), atol=1e-6)
 
 
 def test_as_int8_leaves_half_a_step_of_error() -> None:
