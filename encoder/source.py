@@ -232,6 +232,7 @@ def _settings(
         max_poll_interval_ms=int(config.max_poll_interval_s * 1000),
         # A sequence has up to 5 KiB; what waits here is bounded, and read again after a crash.
         queued_max_messages_kbytes=32 * 1024,
+        fetch_queue_backoff_ms=20,  # when that is full; 1 s by default, which the queue may not last
         # With one record there is a fetch's answer at once; this bounds only how long an idle one waits at the broker.
         fetch_wait_max_ms=500,
     )
