@@ -8,8 +8,8 @@ Runtime's CPU provider:
   operators and normalisations see one row.
 - What is left are the sums over keys, whose grouping changes with padding and with the split into past and new. So they are sums
   of integers: exp(score - max) is rounded to multiples of 2^-15 (`exp_steps`), weight times value scale to 2^-17 of the most that
-  all of them can sum to; values are int8 already. Every partial sum is an integer below 2^24, exact in fp32 in any order. That
-  rounding changes an output by about a tenth of what int8 keys and values do.
+  all of them can sum to (`weight_steps`), values are int8 already. Every partial sum is an integer below 2^24, exact in fp32 in
+  any order. That rounding changes an output by about a tenth of what int8 keys and values do.
 - Maxima are taken over keys that the query may see, and a masked key weighs exactly 0.
 
 `cross` stores nothing, so there speed decides.
@@ -29,13 +29,16 @@ from encoder.weights import Weights
 
 #: Scales are kept to normal fp16 numbers.
 MIN_SCALE, MAX_SCALE = 2.0**-14, 65504.0
-#: The weights of a query sum to at most this plus their rounding, and times 127 that is below 2^24 for up to 2,000 keys.
-WEIGHT_STEPS = 2**17
 
 
 def exp_steps(context: int) -> int:
     """exp(score - max) is rounded to multiples of 1 / this: the largest power of two of which `context + 1` sum below 2^24."""
     return 1 << int(math.log2(2**24 / (context + 1)))
+
+
+def weight_steps(context: int) -> int:
+    """What the weights of a query sum to, but for their rounding: the largest power of two that, times 127, stays below 2^24."""
+    return 1 << int(math.log2(2**24 / 127 - context))
 
 
 @dataclass(frozen=True)
@@ -118,14 +121,15 @@ def attend(heads: Heads, q: str, seen: Keys) -> str:
     shift = net("Sub", peak, net.f32(math.log(exp_steps(heads.shape.context))))
     weight = net("Round", net("Exp", net("Sub", score, shift)))  # integers up to exp_steps
     total = net("ReduceSum", weight, net.i64(-1), keepdims=1)
-    factor = net("Div", net.f32(WEIGHT_STEPS), net("Mul", total, seen.value_scale_max))
+    steps = weight_steps(heads.shape.context)
+    factor = net("Div", net.f32(steps), net("Mul", total, seen.value_scale_max))
     weight = net("Round", net("Mul", net("Mul", weight, seen.value_scale), factor))
     if seen.sizes is None:
         summed = net("MatMul", weight, seen.values[0])  # (B, G, M, D)
     else:
         parts = net.split_at(weight, seen.sizes, 2, axis=-1)
         summed = net("Add", *(net("MatMul", part, value) for part, value in zip(parts, seen.values, strict=True)))
-    attended = net("Mul", summed, net("Mul", seen.value_scale_max, net.f32(1 / WEIGHT_STEPS)))
+    attended = net("Mul", summed, net("Mul", seen.value_scale_max, net.f32(1 / steps)))
     return heads.tokens(attended, heads.shape.head_dim)
 
 

@@ -36,7 +36,7 @@ class ProviderConfig:
     """
     Attributes:
         providers: rungs to try, in order.
-        require_provider: refuse to start on anything else, although `providers` would allow it.
+        require_provider: refuse to start on anything lower, although `providers` would allow it.
         threads: threads of one session.
     """
 
@@ -71,40 +71,46 @@ def import_onnxruntime() -> ModuleType:
         ) from None
 
 
-def open_session(graph: Path, config: ProviderConfig, options: Mapping[str, Mapping[str, str]]) -> tuple[Any, str]:
-    """Open a graph on the first rung that works.
+def open_sessions(
+    graphs: Mapping[str, Path], config: ProviderConfig, options: Mapping[str, Mapping[str, Mapping[str, str]]]
+) -> tuple[dict[str, Any], str]:
+    """Open graphs, all on the first rung that runs every one of them.
 
     Args:
-        options: ONNX Runtime's provider options, by rung.
+        graphs: files by graph.
+        options: ONNX Runtime's provider options, by graph and rung.
 
     Returns:
-        The session, and the rung that it runs on.
+        Sessions by graph, and the rung that they run on.
 
     Raises:
-        ProviderError: no rung works, or a lower one than `require_provider` is the first that does.
-        BundleError: the graph itself does not load.
+        ProviderError: no rung works that is at least as high as `require_provider`.
+        BundleError: a graph itself does not load.
     """
     ort = import_onnxruntime()
     reasons = []
     for rung in config.providers:
-        if _ORT_NAMES[rung] not in ort.get_available_providers():
-            session, reason = None, f"this ONNX Runtime ({ort.__version__}) was built without it"
+        if config.require_provider and LADDER.index(rung) > LADDER.index(config.require_provider):
+            continue
+        try:
+            if _ORT_NAMES[rung] not in ort.get_available_providers():
+                raise _RungError(f"this ONNX Runtime ({ort.__version__}) was built without it")
+            sessions = {
+                name: _open(ort, path, rung, config.threads, options.get(name, {})) for name, path in graphs.items()
+            }
+        except _RungError as error:
+            reasons.append(f"{rung}: {error}; pip install '{_EXTRAS[rung]}'")
         else:
-            session, reason = _try(ort, graph, rung, config.threads, options)
-        if session is not None:
-            return session, rung
-        reasons.append(f"{rung}: {reason}; pip install '{_EXTRAS[rung]}'")
-        if rung == config.require_provider:
-            break
-    if config.require_provider:
-        raise ProviderError(f"{config.require_provider} is required, but it does not run here. {'. '.join(reasons)}")
-    raise ProviderError(f"no execution provider of {', '.join(config.providers)} runs here. {'. '.join(reasons)}")
+            return sessions, rung
+    wanted = config.require_provider or " or ".join(config.providers)
+    raise ProviderError(f"{wanted} is required, but does not run here. {'. '.join(reasons)}")
 
 
-def _try(
-    ort: ModuleType, graph: Path, rung: str, threads: int, options: Mapping[str, Mapping[str, str]]
-) -> tuple[Any, str]:
-    """The session, or None and why not."""
+class _RungError(Exception):
+    """Why a rung cannot be used."""
+
+
+def _open(ort: ModuleType, graph: Path, rung: str, threads: int, options: Mapping[str, Mapping[str, str]]) -> Any:
     rungs = LADDER[LADDER.index(rung) :]  # nodes that a rung cannot run go to those below
     session_options = ort.SessionOptions()
     session_options.intra_op_num_threads = threads
@@ -113,8 +119,10 @@ def _try(
     session_options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Patterns are kept per shape: with ragged batches they cost memory and seldom hit.
     session_options.enable_mem_pattern = False
-    session_options.log_severity_level = 4 if rung != "cpu" else 3
-    if rung != "cpu" and hasattr(ort, "preload_dlls"):
+    session_options.log_severity_level = (
+        3 if rung == "cpu" else 4
+    )  # 3: errors; above the CPU, failures are what we look for
+    if rung != "cpu":
         ort.preload_dlls()
     try:
         session = ort.InferenceSession(
@@ -128,12 +136,12 @@ def _try(
     except Exception as error:  # ONNX Runtime's exceptions share no base class
         if rung == "cpu":
             raise BundleError(f"{graph}: ONNX Runtime {ort.__version__} does not load it: {error}") from None
-        return None, _first_line(error)
+        raise _RungError(_first_line(error)) from None
     session.disable_fallback()
     first = session.get_providers()[0]
     if first != _ORT_NAMES[rung]:
-        return None, f"the session came up on {first} instead (a library is missing or too old)"
-    return session, ""
+        raise _RungError(f"the session came up on {first} instead: a library is missing or too old")
+    return session
 
 
 def _first_line(error: Exception) -> str:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoder.bundle import Bundle
-from encoder.providers import ProviderConfig, open_session
+from encoder.providers import ProviderConfig, open_sessions
 from schemas.bundle import GRAPHS, ModelShape
 from schemas.errors import ConfigError
 
@@ -79,19 +79,16 @@ class Runtime:
     def __init__(self, bundle: Bundle, config: RuntimeConfig | None = None) -> None:
         """
         Raises:
-            ProviderError, PrerequisiteError: as encoder.providers.open_session.
+            ProviderError, PrerequisiteError: as encoder.providers.open_sessions.
             BundleError: a graph does not load.
         """
         config = config or RuntimeConfig()
         self.shape: ModelShape = bundle.shape
-        self._sessions: dict[str, Any] = {}
-        self.provider = ""
-        for name in config.graphs:
-            session, rung = open_session(bundle.graph(name), config, _options(bundle.model_id, name))
-            self._sessions[name] = session
-            # What does not run on this graph's rung is not tried for the next one: all graphs on one rung, or none.
-            config = RuntimeConfig((rung,), config.require_provider and rung, config.threads, config.graphs)
-            self.provider = rung
+        self._sessions, self.provider = open_sessions(
+            {name: bundle.graph(name) for name in config.graphs},
+            config,
+            {name: _options(bundle.model_id, name) for name in config.graphs},
+        )
         # A product with a single row is summed in another order than one with two or more (graph_attention.py).
         self._min_tokens = 2 if self.shape.heads == self.shape.kv_heads else 1
 

@@ -38,6 +38,7 @@ class TrainConfig:
     """
     Attributes:
         shape: the model's sizes.
+        source: where the log comes from, in words, for the manifest.
         seed: of the weights, the batches and the item hashes. With `max_steps`, no `max_seconds` and fixed `threads`, a training
             can be repeated bit by bit on the same machine.
         max_seconds: end after this long; the learning rate falls to its end by then, however fast the machine is.
@@ -52,6 +53,7 @@ class TrainConfig:
     """
 
     shape: ModelShape = PRESETS["nano"]
+    source: str = ""
     seed: int = 0
     max_seconds: float | None = 60.0
     max_steps: int | None = None

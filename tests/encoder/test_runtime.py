@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from encoder.bundle import Bundle
-from encoder.providers import open_session
+from encoder.providers import open_sessions
 from encoder.runtime import Runtime, RuntimeConfig, Slots
 from schemas.bundle import ModelShape
 from schemas.errors import BundleError, ConfigError, PrerequisiteError, ProviderError
@@ -49,9 +49,9 @@ def test_what_comes_out(runtime: Runtime, slots: Slots) -> None:
 
 def test_runs_on_the_provider_that_it_names(bundle: Bundle, runtime: Runtime) -> None:
     assert runtime.provider == "cpu"
-    session, rung = open_session(bundle.graph("append"), RuntimeConfig(), {})
+    sessions, rung = open_sessions({"append": bundle.graph("append")}, RuntimeConfig(), {})
     assert rung == "cpu"
-    assert session.get_providers() == ["CPUExecutionProvider"]
+    assert sessions["append"].get_providers() == ["CPUExecutionProvider"]
 
 
 def test_a_provider_that_is_not_there_is_an_error(bundle: Bundle) -> None:
@@ -102,7 +102,7 @@ def test_a_graph_that_does_not_load_is_the_bundles_fault(bundle: Bundle, tmp_pat
     broken = tmp_path / "encode.onnx"
     broken.write_bytes(bundle.graph("encode").read_bytes()[:-100])
     with pytest.raises(BundleError, match=r"encode\.onnx"):
-        open_session(broken, RuntimeConfig(), {})
+        open_sessions({"encode": broken}, RuntimeConfig(), {})
 
 
 ZERO = np.zeros(2, np.int64)
