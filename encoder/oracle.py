@@ -26,15 +26,18 @@ _BATCH = 256
 
 @dataclass(frozen=True)
 class Tolerance:
-    """
+    """Measured on the demo's model: one other action or surface moves its slot by 13 steps and more, another item by 58, a
+    skipped event all later slots by 8. Of nine slots behind a wrong one, the one that moves most does so by 0.2 to 0.7 on
+    average. The embedding of the state one event before has a cosine of at most 0.993.
+
     Attributes:
         steps: no number of a slot may be further off, in steps of its int8 code.
-        share: nor may more than this share of a state's numbers be off by more than a thousandth of a step.
+        slot_mean_steps: nor all numbers of one slot on average.
         cosine: at least this, between stored and fresh user embedding.
     """
 
     steps: float = 1.5
-    share: float = 0.02
+    slot_mean_steps: float = 0.05
     cosine: float = 0.9999
 
 
@@ -112,13 +115,14 @@ def _against_sequence(claim: Claim, layout: StateLayout) -> str:
 
 
 def _against_fresh(state: State, fresh: Refreshed, tolerance: Tolerance) -> str:
-    steps = slot_steps(state.slots, fresh.slots)
-    worst, share = float(steps.max()), float((steps > 1e-3).mean())
-    if not (worst <= tolerance.steps and share <= tolerance.share):
-        first = int(np.argmax(steps.reshape(len(steps), -1).max(axis=1) > 1e-3))
+    steps = slot_steps(state.slots, fresh.slots).reshape(len(state.slots), -1)  # (n, 2 L G D)
+    worst, mean = steps.max(axis=1), steps.mean(axis=1)
+    wrong = ~((worst <= tolerance.steps) & (mean <= tolerance.slot_mean_steps))
+    if wrong.any():
+        first = int(wrong.argmax())
         return (
-            f"its slots are not what its events encode to: from slot {first} on of {len(steps)}, {share:.1%} of the numbers "
-            f"differ, by up to {worst:.1f} steps"
+            f"its slots are not what its events encode to: from slot {first} on, {int(wrong.sum())} of {len(steps)} differ, "
+            f"by up to {float(worst.max()):.1f} steps, {float(mean.max()):.2f} on average"
         )
     stored, wanted = state.header.embedding.astype(np.float64), fresh.embedding.astype(np.float64)
     with np.errstate(invalid="ignore"):  # what is not finite gives no cosine, and is found below

@@ -126,9 +126,9 @@ def test_slots_computed_from_one_other_event_are_far_outside(model: Model, forge
     steps = slot_steps(forged(honest, other.slots).slots, honest.slots)
     assert not steps[:12].any()
     assert steps[12].max() > 10 * Tolerance().steps
-    assert (steps[12] > 1e-3).mean() > 0.5
+    assert steps[12].mean() > 10 * Tolerance().slot_mean_steps
     message = what(model, HISTORY, forged(honest, other.slots, other.embedding))
-    assert message.startswith("its slots are not what its events encode to: from slot 12 on of 20")
+    assert message.startswith("its slots are not what its events encode to: from slot 12 on, 8 of 20 differ")
 
 
 def test_a_slot_left_over_from_another_history_is_found(model: Model) -> None:
@@ -182,7 +182,7 @@ def test_rounding_to_the_other_side_now_and_then_is_right(model: Model) -> None:
     honest, rng = state(model), np.random.default_rng(0)
     slots = honest.slots.copy()
     kv = slots["kv"]
-    off = rng.random(kv.shape) < 0.01
+    off = rng.random(kv.shape) < 0.003
     kv[off] += np.where(kv[off] > 0, -1, 1).astype(np.int8)
     assert check(model, Claim(USER, HISTORY, forged(honest, slots))) == []
 
