@@ -102,7 +102,10 @@ class Admin:
     def __init__(self, kafka: KafkaConfig) -> None:
         self._kafka = kafka
         self._cause: KafkaError | None = None
-        self.client = make(AdminClient, kafka.client(error_cb=self._remember), kafka)
+        self.client = self._connect()
+
+    def _connect(self) -> AdminClient:
+        return make(AdminClient, self._kafka.client(error_cb=self._remember), self._kafka)
 
     def _remember(self, error: KafkaError) -> None:
         if error.code() != KafkaError._ALL_BROKERS_DOWN:
@@ -113,7 +116,11 @@ class Admin:
         self._cause = None
         self.client.poll(0)  # calls _remember
         cause = f" ({self._cause.str()})" if self._cause else ""
-        return mapped(error, f"Kafka at {self._kafka.bootstrap_servers}{cause}, {what}")
+        failure = mapped(error, f"Kafka at {self._kafka.bootstrap_servers}{cause}, {what}")
+        if isinstance(failure, UnavailableError):
+            # librdkafka 2.16: after its broker was away a client may never find a group's coordinator again; a new one does.
+            self.client = self._connect()
+        return failure
 
 
 def make(client: Callable[..., T], configuration: dict[str, Any], kafka: KafkaConfig) -> T:

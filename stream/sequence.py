@@ -282,11 +282,12 @@ def _credentials(kafka: KafkaConfig) -> CredentialsT | None:
 
 
 def _quieten_libraries() -> None:
-    """They tell their life's story at INFO."""
-    for name in ("faust", "mode", "aiokafka"):
+    """They tell their life's story at INFO. aiokafka logs every attempt to reach a broker that is away, twenty times a second:
+    the broker watch says it once, and what aiokafka cannot get over it raises."""
+    for name, level in (("faust", logging.WARNING), ("mode", logging.WARNING), ("aiokafka", logging.CRITICAL)):
         library = logging.getLogger(name)
         if library.level == logging.NOTSET:
-            library.setLevel(logging.WARNING)
+            library.setLevel(level)
 
 
 @contextmanager

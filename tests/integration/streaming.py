@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Message, Producer, TopicPartition
 
-from schemas.errors import SlipstreamError
+from schemas.errors import SlipstreamError, UnavailableError
 from schemas.event import ParserConfig, encode_engagement, encode_forget
 from schemas.names import Names
 from stream.dead_letters import DeadLetterHeaders, read_dead_letter_headers
@@ -119,7 +119,10 @@ class Deployment:
             "ingest": (self.names.ingest_group, self.names.engagements),
             "sequence": (self.names.sequence_app, self.names.batches),
         }[stage]
-        return sum(group_lag(self.admin, group, [topic]).values())
+        try:
+            return sum(group_lag(self.admin, group, [topic]).values())
+        except UnavailableError:  # the broker has just come back
+            return -1
 
     def drain(self, timeout_s: float = 60) -> None:
         """Until both stages have caught up."""
