@@ -39,7 +39,7 @@ def _train(
     skip_bad_rows: logs.SkipBadRows = False,
     json: Json = False,
 ) -> None:
-    """Train a PinFM on an event log, and export it to the bundle that workers and rankers load.
+    """Train a PinFM on an event log, and export it to the bundle that workers and rankers load (see `export`).
 
     Examples:
 
@@ -48,7 +48,8 @@ def _train(
       slipstream train mine.parquet --preset small --max-seconds 1800 --user uid --item pin --timestamp at
     """
     with needs_extra("train", "train"):
-        from slipstream.training import train_and_export
+        from encoder.training import TrainConfig
+        from slipstream.training import export_to, train_with_progress
 
     ctx = context(command)
     if preset not in PRESETS:
@@ -57,16 +58,12 @@ def _train(
         ctx, log, user, item, action, surface, timestamp, timestamp_unit, action_value, item_ids, skip_bad_rows
     )
     settings = ctx.settings
-    made = train_and_export(
-        loaded.log.split(share)[0],
-        checkpoint=out or settings.data_dir / "checkpoint",
-        bundle=None if no_export else settings.bundle_dir,
-        preset=preset,
-        max_seconds=max_seconds,
-        seed=seed,
-        console=ctx.console,
-        source=f"{log}, first {share:.0%} by time",
-    )
+    checkpoint = out or settings.data_dir / "checkpoint"
+    config = TrainConfig(PRESETS[preset], seed=seed, max_seconds=max_seconds)
+    made = train_with_progress(loaded.log.split(share)[0], config, checkpoint, ctx.console)
+    if not no_export:
+        manifest, bundle = export_to(checkpoint, settings.data_dir, settings.bundle)
+        made |= {"model_id": manifest.model_id, "bundle": str(bundle)}
     if json:
         ctx.emit(made)
     else:
@@ -79,18 +76,20 @@ def _export(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint directory, as `slipstream train` writes it")],
     json: Json = False,
 ) -> None:
-    """Export a checkpoint to the model bundle (`--bundle`, by default DATA_DIR/model): graphs, tables, manifest.
+    """Export a checkpoint to a model bundle: graphs, tables, manifest.
+
+    It goes to --bundle, or else to DATA_DIR/models/<model id>, and DATA_DIR/model becomes a link to it.
 
     Examples:
 
       slipstream --bundle models/next export var/checkpoint
     """
     with needs_extra("train", "export"):
-        from encoder.export import export
+        from slipstream.training import export_to
 
     ctx = context(command)
-    manifest = export(checkpoint, ctx.settings.bundle_dir)
+    manifest, bundle = export_to(checkpoint, ctx.settings.data_dir, ctx.settings.bundle)
     if json:
-        ctx.emit({"model_id": manifest.model_id, "bundle": str(ctx.settings.bundle_dir)})
+        ctx.emit({"model_id": manifest.model_id, "bundle": str(bundle)})
     else:
-        ctx.say(f"model {manifest.model_id} in {ctx.settings.bundle_dir}")
+        ctx.say(f"model {manifest.model_id} in {bundle}")

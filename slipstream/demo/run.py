@@ -12,6 +12,7 @@ from rich.console import Console
 
 from encoder.bundle import Bundle, load_bundle
 from encoder.store_redis import RedisStateStore, connect
+from encoder.training import TrainConfig
 from ranker.dcat import Dcat
 from ranker.rank import Catalogue, rank_user
 from ranker.reader import StateReader
@@ -27,7 +28,7 @@ from slipstream.demo.view import ReplayView
 from slipstream.pipeline import Pipeline
 from slipstream.processes import Stages
 from slipstream.stack import Stack
-from slipstream.training import train_and_export
+from slipstream.training import export_to, train_with_progress
 from slipstream.verify import verify
 from stream.inject import InjectConfig
 from stream.kafka import KafkaConfig
@@ -79,7 +80,6 @@ class Demo:
     ) -> None:
         self._config, self._stack, self._names, self._console = config, stack, names, console
         self._kafka = KafkaConfig(stack.kafka_bootstrap, kafka_options)
-        self._model_dir = config.work_dir / "model"
 
     def _say(self, text: str) -> None:
         self._console.print(text, markup=False, soft_wrap=True)
@@ -97,8 +97,7 @@ class Demo:
         live = live[: config.events]
 
         self._say(f"training on the first {len(history):,} events of {config.source}")
-        training = self._train(history)
-        bundle = load_bundle(self._model_dir)
+        bundle, training = self._train(history)
         pipeline = Pipeline(self._kafka, self._stack.redis_url, self._names, bundle.model_id)
         create_topics(self._kafka, self._names, config.partitions)
         reader = StateReader(self._stack.redis_url, bundle, self._names, deadline_ms=DEADLINE_MS)
@@ -106,7 +105,7 @@ class Demo:
         self._say("starting ingest, sequence and encode, each a process")
         refresh_log = config.work_dir / "refreshes.jsonl"
         refresh_log.unlink(missing_ok=True)
-        with Stages([], config.work_dir / "logs", pipeline.environment(self._model_dir)) as stages:
+        with Stages([], config.work_dir / "logs", pipeline.environment(bundle.directory)) as stages:
             stages.start("ingest", "ingest")
             stages.start("sequence", "sequence")
             stages.start("encode", "encode", "--refresh-log", str(refresh_log))
@@ -127,18 +126,14 @@ class Demo:
         raise_if_wrong(summary, checked)
         return summary
 
-    def _train(self, history: EventLog) -> dict[str, Any]:
+    def _train(self, history: EventLog) -> tuple[Bundle, dict[str, Any]]:
+        """What stages and rankers load, and what its training came to."""
         config = self._config
-        return train_and_export(
-            history,
-            checkpoint=config.work_dir / "checkpoint",
-            bundle=self._model_dir,
-            preset="nano",
-            max_seconds=config.train_seconds,
-            seed=config.seed,
-            console=self._console,
-            source=f"{config.source}, first {config.train_share:.0%} by time",
-        )
+        checkpoint = config.work_dir / "checkpoint"
+        training = TrainConfig(seed=config.seed, max_seconds=config.train_seconds)
+        report = train_with_progress(history, training, checkpoint, self._console)
+        _, directory = export_to(checkpoint, config.work_dir, None)
+        return load_bundle(directory), report
 
     def _load(self, pipeline: Pipeline, history: EventLog, stages: Stages) -> float:
         """Seconds until every event of the history is in a state."""
