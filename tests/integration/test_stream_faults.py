@@ -108,6 +108,7 @@ def test_the_broker_goes_and_comes_back(prefix: str, tmp_path: Path) -> None:
         start_part(stack.data_dir, "kafka")
         sender.join(60)
         assert not sender.is_alive()
+        deployment.send(random_events(5_000, 1000, seed=1))
         deployment.drain(90)
         for worker in (ingest, sequence):
             assert worker.process.poll() is None
