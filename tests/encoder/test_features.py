@@ -93,13 +93,18 @@ def test_nothing_gives_no_tokens(tables: dict[str, np.ndarray]) -> None:
     assert features.candidates(np.empty(0, np.int64)).shape == (0, D)
 
 
-def test_memory_mapped_tables_give_the_same(tables: dict[str, np.ndarray], tmp_path: Path) -> None:
+def test_memory_mapped_tables_give_the_same(
+    tables: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     np.save(tmp_path / "items.npy", tables["items"])
     mapped = {**tables, "items": np.load(tmp_path / "items.npy", mmap_mode="r")}
     events = records(*((item, 1, 1) for item in range(100)))
+    in_memory = Features(**mapped, seeds=item_seeds(0)).tokens(events)
+    monkeypatch.setattr("encoder.features.RESIDENT_BYTES", 0)
     tokens = Features(**mapped, seeds=item_seeds(0)).tokens(events)
     assert type(tokens) is np.ndarray
-    np.testing.assert_array_equal(tokens, Features(**tables, seeds=item_seeds(0)).tokens(events))
+    assert tokens.dtype == np.float32
+    np.testing.assert_array_equal(tokens, in_memory)
 
 
 GOLDEN_ROWS = [
