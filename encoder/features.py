@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from schemas.bundle import SUB_TABLES
 from schemas.sequence import Records
 
-#: Item tables up to this size are kept in memory as f32: looking up is then three times faster. Larger ones stay mapped as they are.
+#: Item tables up to this size are kept in memory as f32, where a look-up is three times faster. Larger ones stay mapped, as f16.
 RESIDENT_BYTES = 64 << 20
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
