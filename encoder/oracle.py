@@ -2,7 +2,7 @@
 
 Slots are compared in steps of the int8 code: |stored - fresh| / scale. On one kind of CPU the two are equal in bits, whatever way
 a state came about (encoder/runtime.py); between machines or providers numbers close to the middle of two codes fall to either
-side. A wrong event, a wrong position or a skipped event move half of all numbers by many steps.
+side. A wrong event, a wrong position or a skipped event move them by many steps (`Tolerance`).
 """
 
 from __future__ import annotations

@@ -19,15 +19,13 @@ UnavailableError. Kafka away: librdkafka reconnects by itself.
 from __future__ import annotations
 
 import logging
-import signal
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 
 from encoder.bundle import load_bundle
 from encoder.changelog import Folded, fold
@@ -35,6 +33,7 @@ from encoder.engine import Done, Engine, unix_ms
 from encoder.hot import DEFAULT_RECHECK_EVERY, HotStates
 from encoder.kafka import topic_id
 from encoder.metrics import EncodeMetrics
+from encoder.process import served, stop_on_signals
 from encoder.refresh import Refresher
 from encoder.refresh_log import RefreshLog
 from encoder.runtime import Runtime, RuntimeConfig
@@ -141,7 +140,7 @@ def run_encode(
     )
     worker = Worker(config, source, engine, changelog_id, metrics, watch, hot)
     _log.info("encoding %s with model %s on %s", names.sequences, bundle.model_id, runtime.provider)
-    with _stop_on_signals(stop), _served(registry, config.metrics_port):
+    with stop_on_signals(stop), served(registry, config.metrics_port):
         worker.run(stop)
 
 
@@ -236,34 +235,3 @@ class Worker:
             metrics.lag_records.labels(str(partition)).set(lag)
         metrics.hot_states.set(len(self._hot))
         metrics.hot_bytes.set(self._hot.bytes)
-
-
-@contextmanager
-def _stop_on_signals(stop: threading.Event) -> Iterator[None]:
-    """Sets `stop` on SIGTERM and SIGINT. Outside the main thread, where Python allows no handlers, the caller sets it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    former = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _served(registry: CollectorRegistry, port: int) -> Iterator[None]:
-    if not port:
-        yield
-        return
-    try:
-        server, thread = start_http_server(port, "127.0.0.1", registry)
-    except OSError as error:
-        raise ConfigError(f"metrics port {port} on 127.0.0.1: {error.strerror}; set another `metrics_port`") from None
-    try:
-        yield
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
