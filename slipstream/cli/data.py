@@ -10,8 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from schemas.errors import ConfigError
 from schemas.names import Names
-from slipstream.cli import logs
 from slipstream.cli.context import Context, context, needs_extra, stop_on_signal
+from slipstream.cli.logs import LoadLog, reads_log
 from slipstream.cli.stages import Json, kafka
 from stream.pace import AsFastAsPossible, FixedRate, Pace, ScaledTime
 
@@ -41,9 +41,10 @@ def _pace(rate: float | None, speed: float | None, max_gap: float) -> Pace:
     return AsFastAsPossible() if speed is None else ScaledTime(speed, max_gap)
 
 
+@reads_log
 def _replay(
     command: typer.Context,
-    log: logs.Log,
+    load_log: LoadLog,
     rate: Annotated[float | None, typer.Option(help="Events per second")] = None,
     speed: Annotated[float | None, typer.Option(help="Times as fast as the log's own timestamps")] = None,
     max_gap: Annotated[float, typer.Option(help="With --speed: the longest pause, in seconds of real time")] = 1.0,
@@ -54,15 +55,6 @@ def _replay(
     malformed: Annotated[float, typer.Option(help="Unreadable messages more, as a share of events")] = 0.0,
     seed: Annotated[int, typer.Option(help="Of what is injected")] = 0,
     no_key: Annotated[bool, typer.Option("--no-key", help="Send without keys, instead of keyed by user")] = False,
-    user: logs.User = "user_id",
-    item: logs.Item = "item_id",
-    action: logs.Action = "action",
-    surface: logs.Surface = "surface",
-    timestamp: logs.Timestamp = "timestamp_ms",
-    timestamp_unit: logs.TimestampUnit = "ms",
-    action_value: logs.ActionValue = None,
-    item_ids: logs.ItemIds = "auto",
-    skip_bad_rows: logs.SkipBadRows = False,
     json: Json = False,
 ) -> None:
     """Send an event log to the raw topic, as producers would. Full speed unless --rate or --speed is given.
@@ -86,9 +78,7 @@ def _replay(
         InjectConfig(duplicates, late, malformed, seed=seed),
         key_by_user=not no_key,
     )
-    loaded = logs.load(
-        ctx, log, user, item, action, surface, timestamp, timestamp_unit, action_value, item_ids, skip_bad_rows
-    )
+    loaded = load_log()
     events = loaded.log[round(len(loaded.log) * start) : round(len(loaded.log) * end)]
     with progress_bar(ctx, "events") as bar, stop_on_signal() as stop:
         task = bar.add_task("replay", total=len(events))
@@ -108,23 +98,15 @@ def _replay(
         raise KeyboardInterrupt
 
 
+@reads_log
 def _simulate(
     command: typer.Context,
-    log: logs.Log,
+    load_log: LoadLog,
     batch_events: Annotated[int, typer.Option(min=1, help="Events that arrive together")] = 1,
     to_redis: Annotated[
         str | None,
         typer.Option(metavar="PREFIX", help="Keep the states in Redis under this prefix, which no deployment may use"),
     ] = None,
-    user: logs.User = "user_id",
-    item: logs.Item = "item_id",
-    action: logs.Action = "action",
-    surface: logs.Surface = "surface",
-    timestamp: logs.Timestamp = "timestamp_ms",
-    timestamp_unit: logs.TimestampUnit = "ms",
-    action_value: logs.ActionValue = None,
-    item_ids: logs.ItemIds = "auto",
-    skip_bad_rows: logs.SkipBadRows = False,
     json: Json = False,
 ) -> None:
     """Run all stages on a log in one process, without Kafka: to debug, to evaluate, to test a log of one's own.
@@ -149,9 +131,7 @@ def _simulate(
     store: StateStore = MemoryStateStore(bundle.layout)
     if to_redis:
         store = RedisStateStore(connect(ctx.redis_url), Names(to_redis), bundle.layout)
-    loaded = logs.load(
-        ctx, log, user, item, action, surface, timestamp, timestamp_unit, action_value, item_ids, skip_bad_rows
-    )
+    loaded = load_log()
     with progress_bar(ctx, "events") as bar:
         task = bar.add_task("simulate", total=len(loaded.log))
         report = simulate(

@@ -1,51 +1,47 @@
-"""Options of every command that reads an event log: its columns and what they mean."""
+"""The argument and options of every command that reads an event log: where it is, its columns and what they mean."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
 import typer
 
 from schemas.errors import ConfigError
-from slipstream.cli.context import Context
+from slipstream.cli.context import Context, context
 from stream.columns import ColumnMapping
 from stream.logs import LoadedLog, LogOptions, load_log
 
-Log = Annotated[str, typer.Argument(metavar="LOG", help="ml-100k, ml-1m, or a .csv, .tsv, .jsonl or .parquet file")]
-User = Annotated[str, typer.Option(help="Column of the user", rich_help_panel="Columns of the log")]
-Item = Annotated[str, typer.Option(help="Column of the item")]
-Action = Annotated[str, typer.Option(help="Column of the action, or =NAME for the same one everywhere")]
-Surface = Annotated[str, typer.Option(help="Column of the surface, or =NAME for the same one everywhere")]
-Timestamp = Annotated[str, typer.Option(help="Column of the time")]
-TimestampUnit = Annotated[
-    Literal["s", "ms", "us", "ns", "iso"], typer.Option(help="Unit of the time since 1970, or ISO 8601")
-]
-ActionValue = Annotated[
-    list[str] | None,
-    typer.Option(metavar="VALUE=NAME", help="What the log calls an action, for example 5=save; repeatable"),
-]
-ItemIds = Annotated[
-    Literal["auto", "integer", "string"], typer.Option(help="How item ids are read; strings are hashed")
-]
-SkipBadRows = Annotated[
-    bool, typer.Option("--skip-bad-rows", help="Leave bad rows out and count them, instead of ending")
-]
+LoadLog = Callable[[], LoadedLog]
+"""Reads the log as the command's options say, and says on stderr what was left out."""
 
 
-def load(
+def _load(
     ctx: Context,
-    source: str,
-    user: str,
-    item: str,
-    action: str,
-    surface: str,
-    timestamp: str,
-    timestamp_unit: Literal["s", "ms", "us", "ns", "iso"],
-    action_value: list[str] | None,
-    item_ids: Literal["auto", "integer", "string"],
-    skip_bad_rows: bool,
+    log: Annotated[str, typer.Argument(metavar="LOG", help="ml-100k, ml-1m, or a .csv, .tsv, .jsonl or .parquet file")],
+    user: Annotated[str, typer.Option(help="Column of the user")] = "user_id",
+    item: Annotated[str, typer.Option(help="Column of the item")] = "item_id",
+    action: Annotated[str, typer.Option(help="Column of the action, or =NAME for the same one everywhere")] = "action",
+    surface: Annotated[
+        str, typer.Option(help="Column of the surface, or =NAME for the same one everywhere")
+    ] = "surface",
+    timestamp: Annotated[str, typer.Option(help="Column of the time")] = "timestamp_ms",
+    timestamp_unit: Annotated[
+        Literal["s", "ms", "us", "ns", "iso"], typer.Option(help="Unit of the time since 1970, or ISO 8601")
+    ] = "ms",
+    action_value: Annotated[
+        list[str] | None,
+        typer.Option(metavar="VALUE=NAME", help="What the log calls an action, for example 5=save; repeatable"),
+    ] = None,
+    item_ids: Annotated[
+        Literal["auto", "integer", "string"], typer.Option(help="How item ids are read; strings are hashed")
+    ] = "auto",
+    skip_bad_rows: Annotated[
+        bool, typer.Option("--skip-bad-rows", help="Leave bad rows out and count them, instead of ending")
+    ] = False,
 ) -> LoadedLog:
-    """Read a log as a command's options say, and say on stderr what was left out."""
     columns = ColumnMapping(
         user=user,
         item=item,
@@ -60,12 +56,34 @@ def load(
     )
     settings = ctx.settings
     options = LogOptions(on_bad_rows="skip" if skip_bad_rows else "raise", unknown_names=settings.unknown_names)
-    loaded = load_log(source, settings.vocabulary, columns, options)
+    loaded = load_log(log, settings.vocabulary, columns, options)
     if loaded.skipped:
         ctx.say(f"{loaded.skipped:,} bad rows left out, for example:")
         for example in loaded.examples:
             ctx.say(f"  {example}")
     return loaded
+
+
+def reads_log(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the log's argument and options; it gets them as `load_log: LoadLog` and, by its name, `log: str`."""
+    ours = inspect.signature(_load, eval_str=True).parameters
+    theirs = inspect.signature(command, eval_str=True).parameters
+    own = [parameter for name, parameter in theirs.items() if name not in ("load_log", "log")]
+    logs = [parameter for name, parameter in ours.items() if name != "ctx"]
+    # typer reads the signature: the context, the argument, the command's own options, then the columns.
+    shown = [own[0], logs[0], *own[1:], *logs[1:]]
+
+    @functools.wraps(command)
+    def wrapper(**given: Any) -> None:
+        ctx = context(given[own[0].name])
+        options = {parameter.name: given.pop(parameter.name) for parameter in logs}
+        if "log" in theirs:
+            given["log"] = options["log"]
+        command(**given, load_log=functools.partial(_load, ctx, **options))
+
+    keyword_only = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in shown]
+    wrapper.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
+    return wrapper
 
 
 def _pair(text: str) -> tuple[str, str]:

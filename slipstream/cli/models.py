@@ -9,8 +9,8 @@ import typer
 
 from schemas.bundle import PRESETS
 from schemas.errors import ConfigError
-from slipstream.cli import logs
 from slipstream.cli.context import context, needs_extra
+from slipstream.cli.logs import LoadLog, reads_log
 from slipstream.cli.stages import Json
 
 
@@ -19,24 +19,16 @@ def register(app: typer.Typer) -> None:
     app.command("export")(_export)
 
 
+@reads_log
 def _train(
     command: typer.Context,
-    log: logs.Log,
+    load_log: LoadLog,
     out: Annotated[Path | None, typer.Option(help="Checkpoint directory [default: DATA_DIR/checkpoint]")] = None,
     preset: Annotated[str, typer.Option(help=f"Size of the model: {', '.join(PRESETS)}")] = "nano",
     share: Annotated[float, typer.Option(min=0, max=1, help="Train on this first share of the log, by time")] = 1.0,
     max_seconds: Annotated[float, typer.Option(min=1, help="Time for the training")] = 60.0,
     seed: Annotated[int, typer.Option(help="Of the weights and the batches")] = 0,
     no_export: Annotated[bool, typer.Option("--no-export", help="Only the checkpoint, no bundle")] = False,
-    user: logs.User = "user_id",
-    item: logs.Item = "item_id",
-    action: logs.Action = "action",
-    surface: logs.Surface = "surface",
-    timestamp: logs.Timestamp = "timestamp_ms",
-    timestamp_unit: logs.TimestampUnit = "ms",
-    action_value: logs.ActionValue = None,
-    item_ids: logs.ItemIds = "auto",
-    skip_bad_rows: logs.SkipBadRows = False,
     json: Json = False,
 ) -> None:
     """Train a PinFM on an event log, and export it to the bundle that workers and rankers load (see `export`).
@@ -54,9 +46,7 @@ def _train(
     ctx = context(command)
     if preset not in PRESETS:
         raise ConfigError(f"--preset {preset!r}: choose one of {', '.join(PRESETS)}")
-    loaded = logs.load(
-        ctx, log, user, item, action, surface, timestamp, timestamp_unit, action_value, item_ids, skip_bad_rows
-    )
+    loaded = load_log()
     settings = ctx.settings
     checkpoint = out or settings.data_dir / "checkpoint"
     config = TrainConfig(PRESETS[preset], seed=seed, max_seconds=max_seconds)
