@@ -1,0 +1,85 @@
+"""What the two stages are told: frozen, checked once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from schemas.errors import ConfigError
+from schemas.event import ParserConfig
+from schemas.names import Names
+from schemas.sequence import DEFAULT_CAPACITY
+from stream.kafka import KafkaConfig
+from stream.topics import BATCH_MAX_MESSAGE_BYTES
+
+DAY_S = 86_400.0
+
+
+@dataclass(frozen=True)
+class IngestConfig:
+    """Everything that an ingest worker is told.
+
+    Attributes:
+        linger_ms: the least time from one pass to the next. A pass writes one batch per partition at most, and a partition of the
+            sequence stage takes about 100 transactions a second.
+        max_poll_messages: raw messages of a pass.
+        max_passes_in_flight: passes whose batches the broker has not acknowledged; then polling stops.
+        max_batch_bytes: larger batches are split.
+        compression: of the batches.
+        commit_interval_s: how often source offsets are committed.
+        session_timeout_s: a worker that is silent for so long loses its partitions.
+        give_up_after_s: without an answer from Kafka for so long the stage ends with UnavailableError.
+        metrics_port: of the Prometheus endpoint on 127.0.0.1; 0 = none.
+    """
+
+    kafka: KafkaConfig
+    names: Names = field(default_factory=Names)
+    parser: ParserConfig = field(default_factory=ParserConfig)
+    linger_ms: float = 10.0
+    max_poll_messages: int = 10_000
+    max_passes_in_flight: int = 64
+    max_batch_bytes: int = BATCH_MAX_MESSAGE_BYTES * 3 // 4
+    compression: str = "lz4"
+    commit_interval_s: float = 0.5
+    session_timeout_s: float = 6.0
+    give_up_after_s: float = 120.0
+    metrics_port: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1024 <= self.max_batch_bytes < BATCH_MAX_MESSAGE_BYTES:
+            raise ConfigError(f"max_batch_bytes {self.max_batch_bytes} is not in [1024, {BATCH_MAX_MESSAGE_BYTES})")
+        if self.linger_ms < 0 or self.max_poll_messages < 1 or self.max_passes_in_flight < 1:
+            raise ConfigError("linger_ms must not be negative, max_poll_messages and max_passes_in_flight at least 1")
+
+
+@dataclass(frozen=True)
+class SequenceConfig:
+    """Everything that a sequence worker is told.
+
+    Attributes:
+        capacity: newest events that a sequence keeps. Lowering it shortens a sequence at its next event; raising it brings
+            nothing back.
+        forget_marker_retention_s: for so long a forgotten user stays known as forgotten after the request, so that a late
+            duplicate of an old event does not bring the user back.
+        data_dir: Faust wants a directory of its own; none = a temporary one. Two workers cannot share one.
+        session_timeout_s: a worker that is silent for so long loses its partitions; its successor waits as long.
+        rebalance_timeout_s: how long the group waits for a living worker to finish what it has in hand.
+        commit_interval_s: how often source offsets are committed.
+        give_up_after_s: without an answer from Kafka for so long the stage ends with UnavailableError.
+        metrics_port: of the Prometheus endpoint on 127.0.0.1; 0 = none.
+    """
+
+    kafka: KafkaConfig
+    names: Names = field(default_factory=Names)
+    capacity: int = DEFAULT_CAPACITY
+    forget_marker_retention_s: float = 7 * DAY_S
+    data_dir: Path | None = None
+    session_timeout_s: float = 6.0
+    rebalance_timeout_s: float = 60.0
+    commit_interval_s: float = 0.5
+    give_up_after_s: float = 120.0
+    metrics_port: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.capacity <= 1 << 16:
+            raise ConfigError(f"capacity {self.capacity} is not in [1, 65536]")

@@ -1,0 +1,267 @@
+"""One ingest worker: raw events in, packed batches out.
+
+One pass of the loop, and the order in which things become durable:
+
+    1 poll     what has arrived; a lone event does not wait, under load a pass takes what gathered since the last one
+    2 pack     (stream.pack) regroup what is valid by user and partition
+    3 produce  the batches, and what is not valid as dead letters
+    4 deliver  wait, while later passes go on, until the broker has acknowledged all of them
+    5 commit   the source offsets
+
+A crash between any two steps repeats the pass after the last commit: at least once, which is enough, since the merge downstream
+is idempotent. A slow broker fills the passes under way, then polling stops; librdkafka's own buffers are bounded.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any, cast
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from schemas.errors import SlipstreamError
+from schemas.event import Parser
+from stream.config import IngestConfig
+from stream.dead_letters import Headers, Provenance, dead_letter_headers, without_value
+from stream.in_flight import InFlight, Pass
+from stream.kafka import make, mapped
+from stream.metrics import IngestMetrics
+from stream.pack import Packed, pack
+from stream.topics import DEAD_LETTER_MAX_MESSAGE_BYTES
+
+logger = logging.getLogger(__name__)
+
+OnDelivery = Callable[[KafkaError | None, Message], None]
+
+
+class IngestWorker:
+    """The loop. `partitions` are those of `engagement-batches`."""
+
+    def __init__(self, config: IngestConfig, metrics: IngestMetrics, partitions: int) -> None:
+        self._config = config
+        self._metrics = metrics
+        self._partitions = partitions
+        self._parser = Parser(config.parser)
+        self._in_flight = InFlight()
+        self._to_commit: dict[int, int] = {}  # partition -> next offset
+        self._owned: set[int] = set()
+        self._failure: SlipstreamError | None = None  # of a delivery
+        self._last_pass_s = self._last_commit_s = self._last_lag_s = time.monotonic()
+        kafka = config.kafka
+        self._consumer: Consumer = make(Consumer, _consumer_settings(config), kafka)
+        self._producer: Producer = make(Producer, _producer_settings(config), kafka)
+
+    def run(self, stop: threading.Event, check_broker: Callable[[], None]) -> None:
+        """Passes until `stop` is set. `check_broker` raises when it is time to give up."""
+        self._consumer.subscribe(
+            [self._config.names.engagements],
+            on_assign=self._on_assign,
+            on_revoke=self._on_revoke,
+            on_lost=self._on_lost,
+        )
+        try:
+            while not stop.is_set():
+                check_broker()
+                if messages := self._poll(stop):
+                    self._process(messages)
+                self._settle()
+                self._report_lag()
+            self._deliver_and_commit(set(self._owned))
+        finally:
+            self._consumer.close()
+
+    # 1 poll
+    def _poll(self, stop: threading.Event) -> list[Message]:
+        self._producer.poll(0)
+        if len(self._in_flight) >= self._config.max_passes_in_flight:
+            self._producer.poll(0.05)
+            return []
+        # Deliveries are noticed between polls, so wait only briefly while some are due.
+        first = self._consumer.poll(0.005 if self._in_flight else 0.1)
+        if first is None:
+            return []
+        until = self._last_pass_s + self._config.linger_ms / 1000
+        while (left := until - time.monotonic()) > 0 and not stop.is_set():
+            self._producer.poll(left)
+        self._last_pass_s = time.monotonic()
+        rest = self._consumer.consume(self._config.max_poll_messages - 1, 0)
+        return [message for message in (first, *rest) if self._is_readable(message)]
+
+    def _is_readable(self, message: Message) -> bool:
+        error = message.error()
+        if error is None:
+            return True
+        if error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED) or error.fatal():
+            raise mapped(error, f"topic {self._config.names.engagements} cannot be read")
+        logger.warning("reading %s: %s", self._config.names.engagements, error.str())  # librdkafka goes on by itself
+        return False
+
+    # 2 pack, 3 produce
+    def _process(self, messages: list[Message]) -> None:
+        next_offsets: dict[int, int] = {}
+        for message in messages:  # of one partition in order
+            next_offsets[cast(int, message.partition())] = cast(int, message.offset()) + 1
+        values = [message.value() for message in messages]
+        arrived = [message.timestamp()[1] for message in messages]
+        packed = pack(values, arrived, self._parser, self._partitions, self._config.max_batch_bytes)
+        begun = self._in_flight.begin(next_offsets)
+        begun.undelivered = len(packed.batches) + len(packed.rejected)
+        on_delivery = partial(self._on_delivery, begun, min(arrived) / 1000)
+        for batch in packed.batches:
+            self._produce(self._config.names.batches, batch.partition, batch.value, None, [], on_delivery)
+        for letter in packed.rejected:
+            self._bury(messages[letter.at], letter.reason, letter.error, on_delivery)
+        self._count(len(messages), packed)
+
+    def _produce(
+        self,
+        topic: str,
+        partition: int,
+        value: bytes | None,
+        key: bytes | None,
+        headers: Headers,
+        on_delivery: OnDelivery,
+    ) -> None:
+        while True:
+            try:
+                self._producer.produce(topic, value, key, partition=partition, headers=headers, on_delivery=on_delivery)
+                return
+            except BufferError:  # full: wait for deliveries
+                self._producer.poll(0.05)
+                self._raise_failure()
+            except KafkaException as error:
+                raise mapped(error, f"topic {topic} cannot be written") from None
+
+    def _bury(self, message: Message, reason: str, error: str, on_delivery: OnDelivery) -> None:
+        provenance = Provenance(
+            cast(str, message.topic()),
+            cast(int, message.partition()),
+            cast(int, message.offset()),
+            message.timestamp()[1],
+        )
+        original = cast("list[tuple[str, bytes | None]]", message.headers() or [])
+        headers = dead_letter_headers(reason, error, provenance, original)
+        value, key = message.value(), message.key()
+
+        def delivered(failure: KafkaError | None, letter: Message) -> None:
+            # Only a dead letters topic that somebody else made can be too small. One message must not stop the rest.
+            if failure is not None and failure.code() == KafkaError.MSG_SIZE_TOO_LARGE and letter.value() is not None:
+                logger.error("%s: too large for topic %s, kept there without its value", provenance, letter.topic())
+                bare = without_value(headers, len(value or b""))
+                self._produce(self._config.names.dead_letters, -1, None, key, bare, on_delivery)
+            else:
+                on_delivery(failure, letter)
+
+        self._produce(self._config.names.dead_letters, -1, value, key, headers, delivered)
+        self._metrics.dead_letters.labels(reason).inc()
+
+    def _count(self, messages: int, packed: Packed) -> None:
+        self._metrics.messages.inc(messages)
+        self._metrics.events.inc(packed.events)
+        self._metrics.batches.inc(len(packed.batches))
+        self._metrics.batch_bytes.inc(sum(len(batch.value) for batch in packed.batches))
+
+    # 4 deliver
+    def _on_delivery(self, begun: Pass, arrived_s: float, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self._failure = self._failure or mapped(error, f"topic {message.topic()} cannot be written")
+            return
+        begun.undelivered -= 1
+        if not begun.undelivered:
+            self._metrics.latency.observe(max(0.0, time.time() - arrived_s))
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    # 5 commit
+    def _settle(self) -> None:
+        self._raise_failure()
+        self._to_commit |= self._in_flight.settle()
+        now = time.monotonic()
+        if self._to_commit and now - self._last_commit_s >= self._config.commit_interval_s:
+            self._last_commit_s = now
+            self._consumer.commit(offsets=self._take_offsets(self._owned), asynchronous=True)
+
+    def _take_offsets(self, partitions: set[int]) -> list[TopicPartition]:
+        topic = self._config.names.engagements
+        return [
+            TopicPartition(topic, partition, self._to_commit.pop(partition))
+            for partition in sorted(partitions & self._to_commit.keys())
+        ]
+
+    def _deliver_and_commit(self, partitions: set[int]) -> None:
+        """Before partitions are given up. What is not delivered in time is not committed, so their next owner repeats it."""
+        self._producer.flush(self._config.session_timeout_s)
+        self._raise_failure()
+        self._to_commit |= self._in_flight.settle()
+        if offsets := self._take_offsets(partitions):
+            try:
+                self._consumer.commit(offsets=offsets, asynchronous=False)
+            except KafkaException as error:
+                logger.warning("offsets not committed, the next owner repeats some events: %s", mapped(error, "commit"))
+
+    # The group
+    def _on_assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        self._owned |= {p.partition for p in partitions}
+        logger.info("partitions %s: got %s", sorted(self._owned), sorted(p.partition for p in partitions))
+
+    def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        revoked = {p.partition for p in partitions}
+        self._deliver_and_commit(revoked)
+        self._drop(revoked)
+
+    def _on_lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        self._drop({p.partition for p in partitions})
+
+    def _drop(self, partitions: set[int]) -> None:
+        self._owned -= partitions
+        self._in_flight.forget(partitions)
+        for partition in partitions:
+            self._to_commit.pop(partition, None)
+            with suppress(KeyError):  # never reported
+                self._metrics.lag.remove(partition)
+        logger.info("partitions %s: gave up %s", sorted(self._owned), sorted(partitions))
+
+    def _report_lag(self) -> None:
+        now = time.monotonic()
+        if now - self._last_lag_s < 1.0:
+            return
+        self._last_lag_s = now
+        topic = self._config.names.engagements
+        for position in self._consumer.position([TopicPartition(topic, partition) for partition in self._owned]):
+            _, end = self._consumer.get_watermark_offsets(position, cached=True)
+            if position.offset >= 0 and end >= 0:  # known once something was fetched
+                self._metrics.lag.labels(position.partition).set(end - position.offset)
+
+
+def _consumer_settings(config: IngestConfig) -> dict[str, Any]:
+    return config.kafka.client(
+        group_id=config.names.ingest_group,
+        partition_assignment_strategy="cooperative-sticky",
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        session_timeout_ms=int(config.session_timeout_s * 1000),
+        heartbeat_interval_ms=int(config.session_timeout_s * 1000 / 4),
+        # While deliveries stand still the loop does not poll; it gives up by itself, before the group would.
+        max_poll_interval_ms=int(max(300.0, 3 * config.give_up_after_s) * 1000),
+        queued_max_messages_kbytes=32 << 10,
+        fetch_queue_backoff_ms=10,
+        fetch_error_backoff_ms=100,
+    )
+
+
+def _producer_settings(config: IngestConfig) -> dict[str, Any]:
+    return config.kafka.client(
+        enable_idempotence=True,
+        linger_ms=0,  # a pass is the linger
+        compression_type=config.compression,
+        message_max_bytes=DEAD_LETTER_MAX_MESSAGE_BYTES,
+        message_timeout_ms=int(config.give_up_after_s * 1000),
+        queue_buffering_max_kbytes=64 << 10,
+    )

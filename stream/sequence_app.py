@@ -1,0 +1,145 @@
+"""The Faust app of the sequence stage: one agent, which hands every batch to its partition's committer.
+
+It acknowledges nothing: the committer does, after its transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import faust
+from faust.auth import SASLCredentials, SSLCredentials
+from faust.tables.manager import TableManager
+from faust.types.auth import CredentialsT
+
+from schemas.names import SEQUENCE_TABLE
+from stream.committer import Pending
+from stream.config import DAY_S, SequenceConfig
+from stream.dead_letters import Provenance
+from stream.kafka import KafkaConfig
+from stream.ownership import Ownership
+from stream.table import SequenceTable
+from stream.topics import BATCH_MAX_MESSAGE_BYTES
+
+#: Messages that Faust keeps per partition before it stops fetching; the committer keeps some more.
+_FAUST_BUFFER = 64
+
+
+def build_app(
+    config: SequenceConfig,
+    partitions: int,
+    ownership: Ownership,
+    data_dir: Path,
+    fail: Callable[[BaseException], None],
+) -> faust.App:
+    """The Faust app, ready to be started in the running event loop."""
+    names = config.names
+    app = faust.App(
+        names.sequence_app,
+        env={},  # Faust would let any variable of the environment win over what we say here
+        broker=[f"kafka://{server.strip()}" for server in config.kafka.bootstrap_servers.split(",")],
+        broker_credentials=_credentials(config.kafka),
+        broker_session_timeout=config.session_timeout_s,
+        broker_heartbeat_interval=min(1.0, config.session_timeout_s / 4),
+        broker_rebalance_timeout=config.rebalance_timeout_s,
+        broker_commit_interval=config.commit_interval_s,
+        broker_max_poll_interval=DAY_S,  # a full committer stops fetching; giving up is decided elsewhere
+        consumer_auto_offset_reset="earliest",
+        consumer_max_fetch_size=4 * BATCH_MAX_MESSAGE_BYTES,
+        stream_buffer_maxsize=_FAUST_BUFFER,
+        stream_wait_empty=True,
+        topic_partitions=partitions,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        table_standby_replicas=0,
+        store="memory://",
+        datadir=data_dir / "faust",
+        web_enabled=False,
+        TableManager=QuickTableManager,
+        recovery_consistency_check=False,
+    )
+    raw: dict[str, Any] = {"key_type": bytes, "value_type": bytes, "key_serializer": "raw", "value_serializer": "raw"}
+    changelog = app.topic(
+        names.sequences, **raw, partitions=partitions, compacting=True, acks=False, internal=True, allow_empty=True
+    )
+    table = SequenceTable(
+        app,
+        ownership,
+        names.batches,
+        fail,
+        name=SEQUENCE_TABLE,
+        default=bytes,
+        partitions=partitions,
+        key_type=bytes,
+        value_type=bytes,
+        changelog_topic=changelog,
+    )
+    app.tables.add(table)
+    batches = app.topic(names.batches, **raw, partitions=partitions, allow_empty=True)
+
+    # One actor per partition, so that a full partition holds up no other. With concurrency, offsets would be committed past what
+    # is in hand.
+    @app.agent(batches, name="apply", isolated_partitions=True)
+    async def apply(stream: Any) -> None:
+        try:
+            stream = stream.noack()
+            async for event in stream.events():
+                await ownership.committer(event.message.partition).put(_pending(app, event))
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            fail(error)
+
+    return app
+
+
+class QuickTableManager(TableManager):
+    """Without the second that Faust sleeps at the start, for tables that are defined late: ours is not."""
+
+    logger = logging.getLogger("faust.slipstream")
+
+    async def on_start(self) -> None:
+        await self._update_channels()
+        await self.recovery.start()
+
+
+def _pending(app: faust.App, event: Any) -> Pending:
+    message = event.message
+
+    def drop() -> None:
+        app.consumer.unacked.discard(message)  # or Faust would wait for it before it gives a partition up
+
+    return Pending(
+        Provenance(message.topic, message.partition, message.offset, int(message.timestamp * 1000)),
+        message.key,
+        message.value,
+        list(message.headers or ()),
+        event.ack,
+        drop,
+    )
+
+
+def _credentials(kafka: KafkaConfig) -> CredentialsT | None:
+    arguments = kafka.aiokafka()
+    protocol = arguments["security_protocol"]
+    if protocol.startswith("SASL"):
+        return SASLCredentials(
+            username=arguments.get("sasl_plain_username"),
+            password=arguments.get("sasl_plain_password"),
+            mechanism=arguments["sasl_mechanism"],
+            ssl_context=arguments.get("ssl_context"),
+        )
+    return SSLCredentials(context=arguments["ssl_context"]) if protocol == "SSL" else None
+
+
+def quieten_libraries() -> None:
+    """They tell their life's story at INFO. aiokafka logs every attempt to reach a broker that is away, twenty times a second:
+    the broker watch says it once, and what aiokafka cannot get over it raises."""
+    for name, level in (("faust", logging.WARNING), ("mode", logging.WARNING), ("aiokafka", logging.CRITICAL)):
+        library = logging.getLogger(name)
+        if library.level == logging.NOTSET:
+            library.setLevel(level)
