@@ -83,7 +83,7 @@ def _svg(draw: Any, data: ReportData) -> str:
     axes = figure.subplots()
     draw(axes, data)
     text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None})
+    figure.savefig(text, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     return text.getvalue()[text.getvalue().index("<svg") :]
 
 
@@ -128,7 +128,7 @@ def _draw_quality(axes: Any, data: ReportData, window: int = 1000) -> None:
     for name, hits in (("live", data.live_hits), ("frozen", data.frozen_hits)):
         if len(hits):
             axes.plot(np.convolve(hits, kernel, "valid"), label=f"{name}: {hits.mean():.4f} over all")
-    axes.legend(frameon=False)
+            axes.legend(frameon=False)
     axes.set(xlabel=f"replayed events (mean of the last {len(kernel):,})", ylabel="HR@10", ylim=(0, None))
 
 
