@@ -81,7 +81,6 @@ class ChangelogWriter:
             async with asyncio.timeout(timeout_s):
                 await asyncio.gather(*[producer.start() for producer in producers])  # InitProducerId is answered
         except (TimeoutError, KafkaError) as error:
-            await writer.close()
             raise writer._mapped(error, "cannot be opened for writing") from None
         return writer
 

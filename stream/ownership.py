@@ -96,8 +96,6 @@ class Ownership:
             owned = self._owned.pop(partition)
             owned.stop_loading.set()
             await owned.committer.close()
-        # Neighbours of a lost partition in the same loader load again, unless they are whole.
-        again = [p for p in self.loading if self._owned[p].stop_loading.is_set()]
         writers = await asyncio.gather(*[self._open_writer(partition) for partition in gained])
         for partition, writer in zip(gained, writers, strict=True):
             committer = Committer(
@@ -111,7 +109,8 @@ class Ownership:
         for owned in self._owned.values():
             owned.committer.discarding = False
         self._metrics.partitions.set(len(self._owned))
-        self._load(sorted([*gained, *again]))
+        # With a lost partition its loader ended: the others that it had not finished begin again.
+        self._load([p for p in self.loading if p in gained or self._owned[p].stop_loading.is_set()])
         if lost or gained:
             logger.info("partitions %s: got %s, gave up %s", self.partitions, gained, lost)
 
