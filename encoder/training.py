@@ -44,7 +44,8 @@ class TrainConfig:
         max_seconds: end after this long; the learning rate falls to its end by then, however fast the machine is.
         max_steps: end after this many steps.
         batch_windows: windows of a step, of up to `shape.context` events each.
-        negatives: items sampled for a step beside those of its own windows.
+        negatives: items that all windows of a step are told apart from: half of them from the step's own windows, half uniformly
+            sampled.
         crossing_weight: of the crossing loss; 0 leaves it out.
         crossing_positions, crossing_candidates: places of a window that candidates cross with, and candidates of each place.
         not_targets: actions that a model should not foresee; they stay in its context.
@@ -60,7 +61,7 @@ class TrainConfig:
     batch_windows: int = 8
     learning_rate: float = 6e-3
     warmup_steps: int = 100
-    weight_decay: float = 0.01
+    weight_decay: float = 0.1
     dropout: float = 0.1
     negatives: int = 512
     crossing_weight: float = 0.1
@@ -246,7 +247,7 @@ class _Loop:
     def _losses(self, w: Windows) -> tuple[Tensor, Tensor]:
         model, config = self._model, self._config
         n_items = len(self._data.item_ids)
-        sampled = self._rng.integers(0, n_items, config.negatives)
+        sampled = self._rng.integers(0, n_items, -(-config.negatives // 2))
         crossed = self._crossed(w)
         # (B, positions, candidates): the item that came next, and sampled ones.
         candidates = self._rng.integers(0, n_items, (*crossed.shape, config.crossing_candidates))
@@ -264,7 +265,7 @@ class _Loop:
             torch.from_numpy(w.surfaces[:, :-1]),
         )
         hidden, context = model.encode(functional.dropout(tokens, config.dropout))
-        negatives = np.union1d(in_windows[:, 1:][w.is_target], in_sample)  # (N,)
+        negatives = self._negatives(in_windows[:, 1:][w.is_target], in_sample)  # (N,)
         own = np.zeros((len(w.items), len(used)), bool)
         np.put_along_axis(own, in_windows, True, axis=1)
         loss = next_item_loss(
@@ -282,6 +283,13 @@ class _Loop:
         lengths = torch.from_numpy(np.repeat(crossed, config.crossing_candidates, axis=1))
         _, scores = model.cross(model.candidate_tokens(crossing_items), context, lengths)
         return loss, crossing_loss(scores.view(candidates.shape)[can_cross].flatten(0, 1))
+
+    def _negatives(self, targets: NDArray[np.int64], sampled: NDArray[np.int64]) -> NDArray[np.int64]:
+        """As many of the batch's targets, which are drawn as often as they are popular, as of uniformly sampled items."""
+        n = len(sampled)
+        if len(targets) > n:
+            targets = targets[self._rng.integers(0, len(targets), n)]
+        return np.union1d(targets, sampled)
 
     def _crossed(self, w: Windows) -> NDArray[np.int64]:
         """Events that candidates compete with, `(B, positions)`: random targets of each window, or its second event."""
