@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -90,6 +91,15 @@ def test_a_missing_onnxruntime_names_what_to_install(bundle: Bundle, monkeypatch
 def test_a_wrong_configuration_is_refused(config: dict) -> None:
     with pytest.raises(ConfigError):
         RuntimeConfig(**config)
+
+
+def test_serving_needs_neither_torch_nor_onnx() -> None:
+    """A ranker installs none of them."""
+    script = (
+        "import sys, encoder.runtime, encoder.bundle, encoder.features; print({'torch', 'onnx'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 def test_only_what_was_asked_for_is_opened(bundle: Bundle) -> None:

@@ -169,6 +169,12 @@ def test_what_is_held_out_is_not_trained_on(tmp_path: Path) -> None:
     assert a.notes.metrics != b.notes.metrics
 
 
+def test_torch_is_left_as_it_was_found(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    train(circle_log(), replace(CONFIG, max_steps=12, threads=None), tmp_path / "checkpoint")
+    assert torch.get_num_threads() == before
+
+
 def test_all_of_a_log_can_be_trained_on(tmp_path: Path) -> None:
     report = train(circle_log(), replace(CONFIG, max_steps=2, held_out=0, crossing_weight=0), tmp_path / "checkpoint")
     assert (report.events, report.metrics, report.crossing_loss) == (1600, {}, 0)
