@@ -1,0 +1,102 @@
+"""What a training is told, and what it tells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from schemas.bundle import PRESETS, ModelShape
+from schemas.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """
+    Attributes:
+        shape: the model's sizes.
+        source: where the log comes from, in words, for the manifest.
+        seed: of the weights, the batches and the item hashes. With `max_steps`, no `max_seconds` and fixed `threads`, a training
+            can be repeated bit by bit on the same machine.
+        max_seconds: end after this long; the learning rate falls to its end by then, however fast the machine is.
+        max_steps: end after this many steps.
+        batch_windows: windows of a step, of up to `shape.context` events each.
+        negatives: items that all windows of a step are told apart from: half of them from the step's own windows, half uniformly
+            sampled.
+        crossing_weight: of the crossing loss; 0 leaves it out.
+        crossing_positions, crossing_candidates: places of a window that candidates cross with, and candidates of each place.
+        not_targets: actions that a model should not foresee; they stay in its context.
+        held_out: share of the log, its end, that is not trained on but measured.
+        threads: of torch; None to choose by measuring.
+    """
+
+    shape: ModelShape = PRESETS["nano"]
+    source: str = ""
+    seed: int = 0
+    max_seconds: float | None = 60.0
+    max_steps: int | None = None
+    batch_windows: int = 8
+    learning_rate: float = 6e-3
+    warmup_steps: int = 100
+    weight_decay: float = 0.1
+    dropout: float = 0.1
+    negatives: int = 512
+    crossing_weight: float = 0.1
+    crossing_positions: int = 4
+    crossing_candidates: int = 8
+    not_targets: tuple[str, ...] = ("hide",)
+    held_out: float = 0.05
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_seconds is None and self.max_steps is None:
+            raise ConfigError("max_seconds or max_steps must be set, or training never ends")
+        limits = {
+            "max_seconds": self.max_seconds is None or self.max_seconds > 0,
+            "max_steps": self.max_steps is None or self.max_steps > 0,
+            "batch_windows": self.batch_windows > 0,
+            "learning_rate": self.learning_rate > 0,
+            "warmup_steps": self.warmup_steps >= 0,
+            "weight_decay": self.weight_decay >= 0,
+            "dropout": 0 <= self.dropout < 1,
+            "negatives": self.negatives > 0,
+            "crossing_weight": self.crossing_weight >= 0,
+            "crossing_positions": self.crossing_positions > 0,
+            "crossing_candidates": self.crossing_candidates > 1,
+            "held_out": 0 <= self.held_out < 1,
+            "threads": self.threads is None or self.threads > 0,
+        }
+        wrong = [name for name, good in limits.items() if not good]
+        if wrong:
+            raise ConfigError("; ".join(f"{name}: {getattr(self, name)} is out of range" for name in wrong))
+
+
+class Progress(NamedTuple):
+    """How far a training is. Losses are means since the last report."""
+
+    step: int
+    share: float  # of the budget, 0 to 1
+    loss: float
+    crossing_loss: float
+    steps_per_s: float
+    remaining_s: float
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """
+    Attributes:
+        checkpoint: the directory that was written.
+        events: events trained on.
+        metrics: on the held-out end of the log (encoder.validation.Validation); empty if nothing was held out.
+    """
+
+    checkpoint: Path
+    steps: int
+    seconds: float
+    events: int
+    users: int
+    items: int
+    loss: float
+    crossing_loss: float
+    metrics: dict[str, float] = field(default_factory=dict)
