@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from time import monotonic
 from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from edge.kafka import KafkaConfig, make, mapped
 from encoder.changelog import ChangelogRecord
-from encoder.kafka import client_settings, mapped, reason
-from schemas.errors import ConfigError, SlipstreamError, TopicError
+from schemas.errors import SlipstreamError, TopicError
 
 _log = logging.getLogger(__name__)
 
@@ -31,16 +31,14 @@ _HOPELESS = {
 class SourceConfig:
     """
     Attributes:
-        options: librdkafka options, such as SASL and TLS.
         session_timeout_s: a worker that is silent for so long loses its partitions.
         max_poll_interval_s: likewise one that does not come back for more.
         commit_interval_s: how often offsets are committed: what a successor may meet again.
     """
 
-    bootstrap: str
+    kafka: KafkaConfig
     topic: str
     group: str
-    options: Mapping[str, str] = field(default_factory=dict, repr=False)
     session_timeout_s: float = 6.0
     max_poll_interval_s: float = 300.0
     commit_interval_s: float = 0.5
@@ -76,10 +74,7 @@ class Source:
         self._committed_s = monotonic()
         self._warned_s = -_WARN_EVERY_S
         self._failure: SlipstreamError | None = None
-        try:
-            self._consumer = Consumer(_settings(config, self._on_error, self._on_commit))
-        except (KafkaException, TypeError, ValueError) as error:
-            raise ConfigError(f"a Kafka consumer cannot be made: {reason(error)} (setting `kafka_options`)") from None
+        self._consumer = make(Consumer, _settings(config, self._on_error, self._on_commit), config.kafka)
         self._consumer.subscribe(
             [config.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
@@ -177,7 +172,7 @@ class Source:
 
     def _on_error(self, error: KafkaError) -> None:
         """What librdkafka does not get over by itself ends the next `wait`; the rest it does, and goes on."""
-        where = f"Kafka at {self._config.bootstrap}, topic {self._config.topic}"
+        where = f"Kafka at {self._config.kafka.bootstrap_servers}, topic {self._config.topic}"
         if error.fatal() or error.code() in _HOPELESS:
             self._failure = mapped(error, where)
         elif monotonic() - self._warned_s > _WARN_EVERY_S:  # it dials 20 times a second, and says so each time
@@ -213,9 +208,7 @@ def _settings(
     on_error: Callable[[KafkaError], None],
     on_commit: Callable[[KafkaError | None, list[TopicPartition]], None],
 ) -> dict[str, object]:
-    return client_settings(
-        config.bootstrap,
-        config.options,
+    return config.kafka.client(
         group_id=config.group,
         client_id="slipstream-encoder",
         error_cb=on_error,

@@ -20,20 +20,19 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 
 from prometheus_client import CollectorRegistry
 
+from edge.kafka import KafkaConfig, topic_id
+from edge.process import served, stop_on_signals
 from encoder.bundle import load_bundle
 from encoder.changelog import Folded, fold
 from encoder.engine import Done, Engine, unix_ms
 from encoder.hot import DEFAULT_RECHECK_EVERY, HotStates
-from encoder.kafka import topic_id
 from encoder.metrics import EncodeMetrics
-from encoder.process import served, stop_on_signals
 from encoder.refresh import Refresher
 from encoder.refresh_log import RefreshLog
 from encoder.runtime import Runtime, RuntimeConfig
@@ -58,7 +57,6 @@ class EncodeConfig:
     """Everything that an encoder worker is told.
 
     Attributes:
-        kafka_options: librdkafka options, such as SASL and TLS.
         bundle: the model's directory.
         providers, require_provider, threads: encoder.providers.ProviderConfig.
         state_ttl_s: a state that is not refreshed for so long expires; 0 = never.
@@ -72,11 +70,10 @@ class EncodeConfig:
         publish_active: name this model as the one that rankers read, if none is named.
     """
 
-    kafka_bootstrap: str
+    kafka: KafkaConfig
     redis_url: str = field(repr=False)
     bundle: Path
     names: Names = field(default_factory=Names)
-    kafka_options: Mapping[str, str] = field(default_factory=dict, repr=False)
     providers: tuple[str, ...] = ("cpu",)
     require_provider: str | None = None
     threads: int = 1
@@ -116,7 +113,7 @@ def run_encode(
     runtime = Runtime(
         bundle, RuntimeConfig(config.providers, config.require_provider, config.threads, graphs=("encode", "append"))
     )
-    changelog_id = topic_id(config.kafka_bootstrap, config.kafka_options, names.sequences)
+    changelog_id = topic_id(config.kafka, names.sequences)
     client = connect(config.redis_url)
     hot = HotStates(layout, config.hot_cache_bytes, config.recheck_every)
     engine = Engine(
@@ -133,9 +130,7 @@ def run_encode(
             _log.info("rankers read model %s; this worker keeps the states of %s", active, bundle.model_id)
     metrics.model.info({"model_id": bundle.model_id, "provider": runtime.provider})
     source = Source(
-        SourceConfig(
-            config.kafka_bootstrap, names.sequences, names.encoder_group(bundle.model_id), config.kafka_options
-        ),
+        SourceConfig(config.kafka, names.sequences, names.encoder_group(bundle.model_id)),
         on_gone=hot.drop_partitions,
     )
     worker = Worker(config, source, engine, changelog_id, metrics, watch, hot)

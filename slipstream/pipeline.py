@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from edge.kafka import Admin, KafkaConfig
 from schemas.names import Names
 from stream.dead_letters import read_dead_letter_headers
-from stream.kafka import Admin, KafkaConfig
 from stream.lag import group_lag
 from stream.whole_topic import read_whole
 

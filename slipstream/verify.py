@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
 
+from edge.kafka import KafkaConfig, topic_id
 from encoder.bundle import Bundle
 from encoder.oracle import Claim, check_states
 from encoder.runtime import Runtime, RuntimeConfig
@@ -20,9 +21,7 @@ from schemas.event import ParserConfig
 from schemas.names import Names
 from schemas.sequence import decode_sequence
 from schemas.state import Fence
-from stream.kafka import KafkaConfig
 from stream.oracle import Changelog, compare, read_raw, read_sequences, rebuild
-from stream.topics import topic_id
 
 _LOAD_AT_ONCE = 256
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from edge.kafka import KafkaConfig, make
 from schemas.errors import UnavailableError
-from stream.kafka import KafkaConfig, make
 
 logger = logging.getLogger(__name__)
 

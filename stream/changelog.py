@@ -26,9 +26,9 @@ from aiokafka.errors import (  # type: ignore[import-untyped]
     ProducerFenced,
 )
 
+from edge.kafka import KafkaConfig
 from schemas.errors import FencedError, SlipstreamError, UnavailableError
 from stream.dead_letters import Headers
-from stream.kafka import KafkaConfig
 
 #: Of a Kafka batch, uncompressed; the topic's max.message.bytes is larger.
 _MAX_BATCH_BYTES = 1 << 20

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edge.kafka import KafkaConfig
 from schemas.errors import ConfigError
 from schemas.event import ParserConfig
 from schemas.names import Names
 from schemas.sequence import DEFAULT_CAPACITY
-from stream.kafka import KafkaConfig
 from stream.topics import BATCH_MAX_MESSAGE_BYTES
 
 DAY_S = 86_400.0

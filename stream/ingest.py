@@ -7,11 +7,11 @@ import threading
 
 from prometheus_client import CollectorRegistry
 
+from edge.process import served, stop_on_signals
 from stream.broker_watch import BrokerWatch
 from stream.config import IngestConfig
 from stream.ingest_worker import IngestWorker
-from stream.metrics import IngestMetrics, served
-from stream.process import stop_on_signals
+from stream.metrics import IngestMetrics
 from stream.topics import arrival_is_brokers_time, check_topics
 
 __all__ = ["IngestConfig", "run_ingest"]

@@ -24,12 +24,12 @@ from typing import Any, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
+from edge.kafka import make, mapped
 from schemas.errors import SlipstreamError
 from schemas.event import Parser
 from stream.config import IngestConfig
 from stream.dead_letters import Headers, Provenance, dead_letter_headers, without_value
 from stream.in_flight import InFlight, Pass
-from stream.kafka import make, mapped
 from stream.metrics import IngestMetrics
 from stream.pack import Packed, pack
 from stream.topics import DEAD_LETTER_MAX_MESSAGE_BYTES

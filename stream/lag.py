@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 
-from stream.kafka import REQUEST_TIMEOUT_S, Admin, KafkaConfig, make
+from edge.kafka import REQUEST_TIMEOUT_S, Admin, KafkaConfig, make
 from stream.offsets import end_offsets
 from stream.topics import partition_counts
 

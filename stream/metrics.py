@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
-
-from schemas.errors import ConfigError
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 # From a lone event on an idle machine to a backlog.
 _LATENCY_S = (0.002, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 5, 30, 120, 600)
@@ -70,25 +65,3 @@ class SequenceMetrics:
         )
         self.recovered_records = counter("recovered_records", "Changelog records read at recovery")
         self.recovery_s = gauge("recovery_seconds", "Duration of the last recovery of a partition")
-
-
-@contextmanager
-def served(registry: CollectorRegistry, port: int) -> Iterator[None]:
-    """Serves the registry on 127.0.0.1 meanwhile; port 0 serves nothing.
-
-    Raises:
-        ConfigError: the port is taken.
-    """
-    if not port:
-        yield
-        return
-    try:
-        server, thread = start_http_server(port, "127.0.0.1", registry)
-    except OSError as error:
-        raise ConfigError(f"metrics port {port} on 127.0.0.1: {error.strerror}; set another `metrics_port`") from None
-    try:
-        yield
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 
-from stream.kafka import REQUEST_TIMEOUT_S, Admin
+from edge.kafka import REQUEST_TIMEOUT_S, Admin
 
 #: Of a topic that was just created, or a broker that just went: it passes.
 _NO_LEADER = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)

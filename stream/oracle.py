@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import NamedTuple
 
+from edge.kafka import KafkaConfig
 from schemas.event import ParserConfig
 from schemas.names import Names
 from schemas.sequence import DEFAULT_CAPACITY
-from stream.kafka import KafkaConfig
 from stream.oracle_rules import Row, UnreadableError, read_message
 from stream.partitioner import partitions_of
 from stream.whole_topic import OnProgress, Record, partitions_in, read_whole, require_whole

@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from edge.kafka import Admin, KafkaConfig
 from schemas.errors import UnavailableError
 from schemas.names import Names
 from stream.changelog import ChangelogWriter
 from stream.committer import Committer
-from stream.kafka import Admin, KafkaConfig
 from stream.metrics import SequenceMetrics
 from stream.offsets import end_offsets
 from stream.recovery import Loaded, load_partitions

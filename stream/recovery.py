@@ -9,10 +9,10 @@ from typing import NamedTuple, cast
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
+from edge.kafka import KafkaConfig, make, mapped
 from schemas.errors import SequenceError, UnavailableError
 from schemas.sequence import MAGIC, VERSION, decode_sequence
 from stream.dead_letters import Provenance
-from stream.kafka import KafkaConfig, make, mapped
 from stream.store import PartitionTable
 
 _CHUNK = 10_000

@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.kafka import KafkaConfig
 from schemas.event import encode_engagement
 from schemas.log import EventLog
 from schemas.names import Names
 from stream.inject import InjectConfig, Kind, Plan, plan_messages
-from stream.kafka import KafkaConfig
 from stream.malformed import KINDS
 from stream.pace import AsFastAsPossible, Pace, chunk_starts, due_s
 from stream.sender import Sender

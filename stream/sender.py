@@ -9,9 +9,9 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from edge.kafka import REQUEST_TIMEOUT_S, KafkaConfig, make, mapped
 from schemas.errors import UnavailableError
 from stream.inject import Kind
-from stream.kafka import REQUEST_TIMEOUT_S, KafkaConfig, make, mapped
 
 #: Messages handed to librdkafka and not yet acknowledged, at most: bounds memory, and the time that a stop takes.
 MAX_UNDELIVERED = 50_000

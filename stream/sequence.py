@@ -17,15 +17,15 @@ from pathlib import Path
 import faust
 from prometheus_client import CollectorRegistry
 
+from edge.kafka import Admin
+from edge.process import exit_at_once, served
 from schemas.errors import UnavailableError
 from stream.broker_watch import BrokerWatch
 from stream.config import SequenceConfig
 from stream.data_dir import private_directory
-from stream.kafka import Admin
 from stream.lag import group_lag
-from stream.metrics import SequenceMetrics, served
+from stream.metrics import SequenceMetrics
 from stream.ownership import Ownership
-from stream.process import exit_at_once
 from stream.sequence_app import build_app, quieten_libraries
 from stream.table import RebalanceSensor
 from stream.topics import check_topics

@@ -16,11 +16,11 @@ from faust.auth import SASLCredentials, SSLCredentials
 from faust.tables.manager import TableManager
 from faust.types.auth import CredentialsT
 
+from edge.kafka import KafkaConfig
 from schemas.names import SEQUENCE_TABLE
 from stream.committer import Pending
 from stream.config import DAY_S, SequenceConfig
 from stream.dead_letters import Provenance
-from stream.kafka import KafkaConfig
 from stream.ownership import Ownership
 from stream.table import SequenceTable
 from stream.topics import BATCH_MAX_MESSAGE_BYTES

@@ -8,16 +8,15 @@ sequences                  user -> sequence        compacted, zstd
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]
 
+from edge.kafka import REQUEST_TIMEOUT_S, Admin, KafkaConfig
 from schemas.errors import TopicError, UnavailableError
 from schemas.names import Names
-from stream.kafka import REQUEST_TIMEOUT_S, Admin, KafkaConfig
 
 DAY_MS = 86_400_000
 MIB = 1 << 20
@@ -210,18 +209,3 @@ def arrival_is_brokers_time(kafka: KafkaConfig, topic: str) -> bool:
         return bool(future.result()["message.timestamp.type"].value == "LogAppendTime")
     except (KafkaException, KeyError):
         return True
-
-
-def topic_id(kafka: KafkaConfig, topic: str) -> bytes:
-    """The topic's UUID, 16 bytes, big endian: a topic that is deleted and made again has another.
-
-    Raises:
-        TopicError, UnavailableError: it is missing, or Kafka does not answer.
-    """
-    admin = Admin(kafka)
-    future = admin.client.describe_topics(TopicCollection([topic]), request_timeout=REQUEST_TIMEOUT_S)[topic]
-    try:
-        uuid = future.result().topic_id
-    except KafkaException as error:
-        raise admin.failed(error, f"topic {topic}") from None
-    return struct.pack(">qq", uuid.get_most_significant_bits(), uuid.get_least_significant_bits())

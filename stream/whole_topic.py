@@ -9,8 +9,8 @@ from typing import NamedTuple, cast
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import ConfigResource, ResourceType  # type: ignore[attr-defined]
 
+from edge.kafka import REQUEST_TIMEOUT_S, Admin, KafkaConfig, make, mapped
 from schemas.errors import TopicError, UnavailableError
-from stream.kafka import REQUEST_TIMEOUT_S, Admin, KafkaConfig, make, mapped
 from stream.offsets import end_offsets, start_offsets
 from stream.topics import partition_counts
 

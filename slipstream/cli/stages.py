@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
+from edge.kafka import KafkaConfig
 from schemas.event import ParserConfig
 from slipstream.cli.context import Context, context, needs_extra
-from stream.kafka import KafkaConfig
 
 MetricsPort = Annotated[int | None, typer.Option(help="Serve Prometheus metrics on this port of 127.0.0.1; 0 = no")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout")]
@@ -133,8 +133,7 @@ def _encode(
     ctx.log_to_stderr()
     run_encode(
         EncodeConfig(
-            kafka_bootstrap=ctx.kafka_bootstrap,
-            kafka_options=settings.kafka_options,
+            kafka=kafka(ctx),
             redis_url=ctx.redis_url,
             names=settings.names,
             bundle=ctx.bundle_dir,

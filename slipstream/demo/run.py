@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from edge.kafka import KafkaConfig
 from encoder.bundle import Bundle, load_bundle
 from encoder.store_redis import RedisStateStore, connect
 from encoder.training import TrainConfig
@@ -31,7 +32,6 @@ from slipstream.stack import Stack
 from slipstream.training import export_to, train_with_progress
 from slipstream.verify import verify
 from stream.inject import InjectConfig
-from stream.kafka import KafkaConfig
 from stream.logs import read_log
 from stream.pace import FixedRate
 from stream.replay import ReplayConfig, ReplayReport, run_replay

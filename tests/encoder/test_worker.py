@@ -11,6 +11,7 @@ import pytest
 from confluent_kafka import Message
 from prometheus_client import CollectorRegistry
 
+from edge.kafka import KafkaConfig
 from encoder.changelog import ChangelogRecord
 from encoder.engine import Done, Engine, Update
 from encoder.hot import HotStates
@@ -86,7 +87,7 @@ class Rig:
         self.source = Tape(batches, self.stop)
         self.engine = Script(failures, self.stop if stops_on_failure else None)
         self.registry = CollectorRegistry()
-        config = EncodeConfig("localhost:9", "redis://localhost:9", Path("none"), redis_patience_s=0.3)
+        config = EncodeConfig(KafkaConfig("localhost:9"), "redis://localhost:9", Path("none"), redis_patience_s=0.3)
         self.worker = Worker(
             config, cast(Source, self.source), cast(Engine, self.engine), bytes(16),
             EncodeMetrics(self.registry), Stopwatch(), HotStates(LAYOUT, 0),
@@ -165,11 +166,11 @@ def test_a_fenced_worker_ends_and_nothing_is_done() -> None:
 )
 def test_settings_that_cannot_work(wrong: dict[str, int]) -> None:
     with pytest.raises(ConfigError):
-        EncodeConfig("localhost:9", "redis://localhost:9", Path("none"), **wrong)  # type: ignore[arg-type]
+        EncodeConfig(KafkaConfig("localhost:9"), "redis://localhost:9", Path("none"), **wrong)  # type: ignore[arg-type]
 
 
 def test_secrets_are_not_shown() -> None:
     config = EncodeConfig(
-        "localhost:9", "redis://:hidden@localhost:9", Path("none"), kafka_options={"sasl.password": "hidden"}
+        KafkaConfig("localhost:9", {"sasl.password": "hidden"}), "redis://:hidden@localhost:9", Path("none")
     )
     assert "hidden" not in repr(config)

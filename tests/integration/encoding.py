@@ -15,7 +15,7 @@ from typing import Any
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
 
-from encoder.kafka import topic_id
+from edge.kafka import KafkaConfig, topic_id
 from encoder.oracle import Claim, Mismatch, check_states
 from encoder.store_redis import RedisStateStore, connect
 from schemas.names import Names
@@ -59,7 +59,7 @@ class Changelog:
         topic = NewTopic(self.names.sequences, num_partitions=self.partitions, config={"cleanup.policy": "compact"})
         self.admin.create_topics([topic])[self.names.sequences].result()
         wait_until("the topic is there", self._is_there)
-        self.topic_id = topic_id(self.bootstrap, {}, self.names.sequences)
+        self.topic_id = topic_id(KafkaConfig(self.bootstrap), self.names.sequences)
 
     def _is_there(self) -> bool:
         described = self.admin.list_topics(self.names.sequences, timeout=5).topics[self.names.sequences]
@@ -139,6 +139,7 @@ EMPTY = NO_RECORDS
 _ENTRY = """
 import logging, sys
 from pathlib import Path
+from edge.kafka import KafkaConfig
 from encoder.worker import EncodeConfig, run_encode
 from schemas.errors import SlipstreamError
 from schemas.names import Names
@@ -182,7 +183,7 @@ class Encoder:
 def encoder(model: Model, changelog: Changelog, redis_url: str, log: Path, **options: object) -> Iterator[Encoder]:
     """`options` are EncodeConfig's. Whatever is left of it at the end is killed."""
     options = {
-        "kafka_bootstrap": changelog.bootstrap,
+        "kafka": KafkaConfig(changelog.bootstrap),
         "redis_url": redis_url,
         "bundle": model.bundle.directory,
         "names": changelog.names,

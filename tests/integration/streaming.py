@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Message, Producer, TopicPartition
 
+from edge.kafka import Admin, KafkaConfig
 from schemas.errors import SlipstreamError, UnavailableError
 from schemas.event import ParserConfig, encode_engagement, encode_forget
 from schemas.names import Names
 from stream.dead_letters import DeadLetterHeaders, read_dead_letter_headers
 from stream.ingest import IngestConfig, run_ingest
-from stream.kafka import Admin, KafkaConfig
 from stream.lag import group_lag
 from stream.offsets import end_offsets
 from stream.oracle import Mismatch, compare, read_raw, read_sequences, rebuild

@@ -13,6 +13,7 @@ import pytest
 import redis
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 
+from edge.kafka import KafkaConfig
 from encoder.store_redis import RedisStateStore, connect
 from schemas.names import Names
 from schemas.sequence import NO_RECORDS, Records, Sequence, encode_sequence
@@ -329,8 +330,9 @@ def test_a_topic_made_anew(model: Model, changelog: Changelog, redis_url: str, t
     """Its offsets begin again, far below the fences of the states."""
     for number in range(3):
         changelog.write(step(number))
-    impatient = {"topic.metadata.propagation.max.ms": "1000"}  # or it takes half a minute
-    with encoder(model, changelog, redis_url, tmp_path / "log", kafka_options=impatient) as worker:
+    # Or it takes half a minute.
+    impatient = KafkaConfig(changelog.bootstrap, {"topic.metadata.propagation.max.ms": "1000"})
+    with encoder(model, changelog, redis_url, tmp_path / "log", kafka=impatient) as worker:
         changelog.wait_for(model)
         former = changelog.topic_id
         changelog.delete()

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import redis
 
+from edge.kafka import KafkaConfig
 from schemas.names import Names
 from slipstream.pipeline import Pipeline
 from slipstream.processes import Stages
 from slipstream.stack import Stack
-from stream.kafka import KafkaConfig
 from tests.bundles import random_bundle
 
 pytestmark = [pytest.mark.integration]

@@ -8,11 +8,11 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from edge.kafka import KafkaConfig
 from schemas.errors import TopicError, UnavailableError
 from schemas.event import ParserConfig, encode_engagement, encode_forget
 from schemas.names import Names
 from stream.inject import InjectConfig
-from stream.kafka import KafkaConfig
 from stream.logs import read_log
 from stream.oracle import compare, encode, read_raw, read_sequences, rebuild
 from stream.partitioner import partitions_of

@@ -12,6 +12,7 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from edge.kafka import KafkaConfig
 from schemas.errors import EventError, SlipstreamError, TopicError, UnavailableError
 from schemas.event import Event, Parser, ParserConfig
 from schemas.log import EventLog
@@ -19,7 +20,6 @@ from schemas.names import Names
 from schemas.vocabulary import Vocabulary
 from slipstream.stack import running, start_part, stop_part
 from stream.inject import InjectConfig
-from stream.kafka import KafkaConfig
 from stream.logs import read_log
 from stream.pace import FixedRate
 from stream.replay import ReplayConfig, ReplayReport, run_replay

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from confluent_kafka import Producer
 
+from edge.kafka import KafkaConfig
 from encoder.store_memory import MemoryStateStore
 from ranker.reader import StateReader
 from ranker.rows import Row
@@ -23,7 +24,6 @@ from schemas.state import State, decode_state
 from slipstream.pipeline import Pipeline
 from slipstream.processes import Stages
 from slipstream.simulate import Simulation
-from stream.kafka import KafkaConfig
 from stream.oracle import read_sequences
 from stream.topics import create_topics
 from tests.bundles import random_bundle

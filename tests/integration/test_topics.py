@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from confluent_kafka.admin import ConfigResource, NewPartitions, ResourceType  # type: ignore[attr-defined]
 
+from edge.kafka import Admin, KafkaConfig, topic_id
 from schemas.errors import TopicError
 from schemas.names import Names
-from stream.kafka import Admin, KafkaConfig
-from stream.topics import check_topics, create_topics, plan_topics, topic_id
+from stream.topics import check_topics, create_topics, plan_topics
 from tests.integration.streaming import Deployment, random_events, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
+from edge.kafka import MASK, Admin, KafkaConfig, mapped
 from schemas.errors import ConfigError, FencedError, SlipstreamError, TopicError, UnavailableError
 from schemas.names import Names
 from stream.ingest import IngestConfig
-from stream.kafka import MASK, Admin, KafkaConfig, mapped
 from stream.sequence import SequenceConfig, run_sequence
 
 SECRETS = {

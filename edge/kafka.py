@@ -1,4 +1,4 @@
-"""How every client of this package reaches Kafka, and what Kafka's errors become.
+"""How every client reaches Kafka, and what Kafka's errors become.
 
 Options are given once, in librdkafka's words (`security.protocol`, `sasl.username`, ...), and translated for aiokafka, which
 Faust runs on.
@@ -7,11 +7,12 @@ Faust runs on.
 from __future__ import annotations
 
 import ssl
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
 from schemas.errors import ConfigError, FencedError, SlipstreamError, TopicError, UnavailableError
@@ -46,7 +47,8 @@ class KafkaConfig:
 
     def client(self, **more: Any) -> dict[str, Any]:
         """A configuration for confluent-kafka; `more` is given with '_' for '.', and wins over `options`."""
-        ours = {key if key.endswith("_cb") else key.replace("_", "."): value for key, value in more.items()}
+        # Callbacks (`error_cb`, `on_commit`) keep their names: they are of confluent-kafka, not of librdkafka.
+        ours = {key if callable(value) else key.replace("_", "."): value for key, value in more.items()}
         # librdkafka's own log would go straight to stderr; what matters of it reaches us as errors.
         base: dict[str, Any] = {"log_level": 0, "log.connection.close": False, "reconnect.backoff.max.ms": 2000}
         return {**base, **self.options, **ours, "bootstrap.servers": self.bootstrap_servers}
@@ -167,3 +169,18 @@ def mapped(error: KafkaError | KafkaException, where: str) -> SlipstreamError:
     if code in _AWAY or (isinstance(inner, KafkaError) and inner.retriable()):
         return UnavailableError(f"{message}; is Kafka running, and is its address right?")
     return SlipstreamError(message)
+
+
+def topic_id(kafka: KafkaConfig, topic: str) -> bytes:
+    """The topic's UUID, 16 bytes, big endian: a topic that is deleted and made again has another.
+
+    Raises:
+        TopicError, UnavailableError: it is missing, or Kafka does not answer.
+    """
+    admin = Admin(kafka)
+    future = admin.client.describe_topics(TopicCollection([topic]), request_timeout=REQUEST_TIMEOUT_S)[topic]
+    try:
+        uuid = future.result().topic_id
+    except KafkaException as error:
+        raise admin.failed(error, f"topic {topic}") from None
+    return struct.pack(">qq", uuid.get_most_significant_bits(), uuid.get_least_significant_bits())

@@ -1,15 +1,18 @@
-"""What a worker is as a process: it ends on signals, and shows its metrics."""
+"""What a stage is as a process: it ends on signals after what is under way, on an error at once, and shows its metrics."""
 
 from __future__ import annotations
 
+import logging
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from prometheus_client import CollectorRegistry, start_http_server
 
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, SlipstreamError
 
 
 @contextmanager
@@ -46,3 +49,18 @@ def served(registry: CollectorRegistry, port: int) -> Iterator[None]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def exit_at_once(error: BaseException, logger: logging.Logger) -> NoReturn:
+    """Ends this process with the error's exit code, without commits, acknowledgements or `finally` blocks of anybody.
+
+    For a worker that must not do another thing: it was fenced, or does not know what it has written.
+    """
+    if isinstance(error, SlipstreamError):
+        logger.critical("%s", error)
+        code = error.exit_code
+    else:
+        logger.critical("unexpected error, the worker stops: %r", error, exc_info=error)
+        code = SlipstreamError.exit_code
+    logging.shutdown()
+    os._exit(code)
