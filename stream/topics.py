@@ -157,6 +157,10 @@ def _create(admin: Admin, plans: list[TopicPlan], replication_factor: int) -> No
                 continue
             failed = admin.failed(error, f"topic {name} cannot be created")
             raise failed if isinstance(failed, UnavailableError) else TopicError(str(failed)) from None
+    # The controller has made them; the brokers that are asked next hear of it a moment later.
+    deadline = time.monotonic() + REQUEST_TIMEOUT_S
+    while len(partition_counts(admin, [p.name for p in plans])) < len(plans) and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
 def check_topics(kafka: KafkaConfig, names: Names) -> Mapping[str, int]:
