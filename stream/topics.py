@@ -8,6 +8,7 @@ sequences                  user -> sequence        compacted, zstd
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -12,7 +12,7 @@ from confluent_kafka.admin import ConfigResource, NewPartitions, ResourceType  #
 from edge.kafka import Admin, KafkaConfig, topic_id
 from schemas.errors import TopicError
 from schemas.names import Names
-from stream.topics import check_topics, create_topics, plan_topics
+from stream.topics import check_topics, create_topics, partition_counts, plan_topics
 from tests.integration.streaming import Deployment, random_events, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
