@@ -51,6 +51,14 @@ SETTINGS: Mapping[str, str] = {
     "log.cleaner.dedupe.buffer.size": str(64 << 20),
 }
 HEAP = ("-Xms256m", "-Xmx512m")
+JVM = (
+    "-XX:+UseG1GC",
+    "-XX:MaxGCPauseMillis=20",
+    "-XX:+ExitOnOutOfMemoryError",
+    # The optimising compiler works for half a minute after a start, and takes the cores from the stages: at 500 events/s on two of
+    # them freshness was 48 ms (p50) and 128 (p90) with it, 23 and 71 without.
+    "-XX:TieredStopAtLevel=1",
+)
 FORMAT_TIMEOUT_S = 60.0
 
 
@@ -71,7 +79,7 @@ class JavaKafka:
 
     def launch(self, directory: Path, ports: Mapping[str, int], notify: Notify, remember: Remember) -> Part:
         jars = kafka_jars(self.pom, self.cache_dir, self.maven, notify)
-        java = [str(self.java), *HEAP, "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20", "-XX:+ExitOnOutOfMemoryError"]
+        java = [str(self.java), *HEAP, *JVM]
         java += ["-Djava.awt.headless=true", f"-Dlog4j2.configurationFile={self.log4j}", "-cp", f"{jars}/*"]
         directory.mkdir(parents=True, exist_ok=True)
         properties = directory / "server.properties"
