@@ -55,8 +55,8 @@ JVM = (
     "-XX:+UseG1GC",
     "-XX:MaxGCPauseMillis=20",
     "-XX:+ExitOnOutOfMemoryError",
-    # The optimising compiler works for half a minute after a start, and takes the cores from the stages: at 500 events/s on two of
-    # them freshness was 48 ms (p50) and 128 (p90) with it, 23 and 71 without.
+    # The optimising compiler works for half a minute after a start and takes the cores from the stages: in a short demo on two
+    # cores freshness was 48 ms (p50) and 128 ms (p90) with it, 23 and 71 without.
     "-XX:TieredStopAtLevel=1",
 )
 FORMAT_TIMEOUT_S = 60.0
