@@ -45,7 +45,12 @@ def _up(command: typer.Context) -> None:
 
 
 def _down(command: typer.Context) -> None:
-    """Stop what `slipstream up` started in the data directory. Its data stays."""
+    """Stop what `slipstream up` started in the data directory. Its data stays.
+
+    Examples:
+
+      slipstream down
+    """
     ctx = context(command)
     if not down(ctx.settings.data_dir, notify=ctx.say):
         ctx.say(f"nothing that `slipstream up` started runs in {ctx.settings.data_dir}")
@@ -55,7 +60,12 @@ def _status(
     command: typer.Context,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
 ) -> None:
-    """Whether Kafka and Redis answer, where they are and where they log. Exit code 6 if one does not answer."""
+    """Whether Kafka and Redis answer, where they are and where they log. Exit code 6 if one does not answer.
+
+    Examples:
+
+      slipstream status --json
+    """
     ctx = context(command)
     settings = ctx.settings
     found = status(
@@ -94,7 +104,14 @@ def _config(
     command: typer.Context,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
 ) -> None:
-    """Show every setting, its value and what it means. Passwords are masked."""
+    """Show every setting, its value and what it means. Passwords are masked.
+
+    Examples:
+
+      slipstream config
+
+      SLIPSTREAM_PARTITIONS=16 slipstream config --json
+    """
     ctx = context(command)
     settings = ctx.settings
     values = settings.model_dump(mode="json")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from slipstream.cli.app import app
+from tests.bundles import random_bundle
 
 COMMANDS = (
     "up", "down", "status", "config", "topics create", "ingest", "sequence", "encode", "replay", "simulate", "train", "export",
@@ -49,8 +50,7 @@ def test_every_command_is_listed_here() -> None:
 def test_help_says_what_it_does(tmp_path: Path, command: str) -> None:
     done = _slipstream(tmp_path, *command.split(), "--help")
     assert done.returncode == 0, done.stderr
-    if command not in ("up", "down", "status", "config"):
-        assert "Examples:" in done.stdout
+    assert "Examples:" in done.stdout
     assert "--help" in done.stdout
 
 
@@ -105,3 +105,13 @@ def test_config_shows_values_and_masks_secrets(tmp_path: Path) -> None:
 def test_nothing_runs_so_nothing_is_stopped(tmp_path: Path) -> None:
     done = _slipstream(tmp_path, "down")
     assert (done.returncode, "nothing" in done.stderr) == (0, True)
+
+
+def test_a_model_of_another_vocabulary_is_refused(tmp_path: Path) -> None:
+    random_bundle(tmp_path / "model")
+    done = _slipstream(
+        tmp_path,
+        *("--bundle", "model", "--kafka-bootstrap", "x:9", "--redis-url", "redis://x", "encode"),
+        SLIPSTREAM_ACTIONS='["other","save","view"]',
+    )
+    assert (done.returncode, "actions" in done.stderr) == (2, True)
