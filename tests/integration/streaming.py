@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -66,6 +67,10 @@ class Worker:
 
     def wait(self, timeout_s: float = 30) -> int:
         return self.process.wait(timeout_s)
+
+    def wait_for_partitions(self) -> None:
+        """Until it has got some: it runs, and has its signal handlers."""
+        wait_until(f"{self.log.stem} has partitions", lambda: re.search(r"got \[\d", self.text()) is not None)
 
     def text(self) -> str:
         return self.log.read_text(errors="replace")

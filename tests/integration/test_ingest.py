@@ -155,10 +155,11 @@ def test_workers_come_and_go(deployment: Deployment) -> None:
     parts = chunks(random_events(12_000, 500), 6)
     with deployment:
         first = deployment.start("ingest")
+        first.wait_for_partitions()
         deployment.send(parts[0])
         second = deployment.start("ingest")
         deployment.send(parts[1])
-        wait_until("the second got partitions", lambda: "got [" in second.text())
+        second.wait_for_partitions()
         deployment.send(parts[2])
         assert first.stop() == 0
         deployment.send(parts[3])

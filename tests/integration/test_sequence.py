@@ -180,13 +180,13 @@ def test_a_changelog_of_a_newer_version_is_not_written_over(deployment: Deployme
 def test_two_workers_cannot_share_a_data_directory(deployment: Deployment, tmp_path: Path) -> None:
     with deployment:
         first = deployment.start("sequence", data_dir=str(tmp_path / "data"))
-        wait_until("the first runs", lambda: "got [" in first.text())
+        first.wait_for_partitions()
         second = deployment.start("sequence", data_dir=str(tmp_path / "data"))
         assert second.wait() == 2
         assert "belongs to a running worker" in second.text()
         first.kill()
         third = deployment.start("sequence", data_dir=str(tmp_path / "data"))
-        wait_until("its successor runs", lambda: "got [" in third.text())
+        third.wait_for_partitions()
 
 
 def test_missing_and_unequal_topics_stop_the_start(deployment: Deployment) -> None:

@@ -72,10 +72,11 @@ def test_sequence_workers_come_and_go(deployment: Deployment) -> None:
     with deployment:
         deployment.start("ingest")
         first = deployment.start("sequence")
+        first.wait_for_partitions()
         deployment.send(parts[0])
         second = deployment.start("sequence")
         deployment.send(parts[1])
-        wait_until("the second got partitions", lambda: "got [" in second.text())
+        second.wait_for_partitions()
         deployment.send(parts[2])
         deployment.drain()
         assert deployment.mismatches() == []
@@ -83,7 +84,7 @@ def test_sequence_workers_come_and_go(deployment: Deployment) -> None:
         deployment.send(parts[3])
         third = deployment.start("sequence")
         deployment.send(parts[4])
-        wait_until("the third got partitions", lambda: "got [" in third.text())
+        third.wait_for_partitions()
         second.kill()
         deployment.drain(90)
         assert deployment.mismatches() == []
@@ -120,7 +121,7 @@ def test_a_broker_that_stays_away_ends_the_stages_with_a_reason(prefix: str, tmp
     with running(tmp_path / "stack") as stack, Deployment(stack.kafka_bootstrap, prefix, tmp_path) as deployment:
         workers = [deployment.start(stage, give_up_after_s=5) for stage in ("ingest", "sequence")]
         for worker in workers:
-            wait_until("it runs", lambda: "got [" in worker.text())  # noqa: B023
+            worker.wait_for_partitions()
         deployment.send(random_events(2000, 100))
         deployment.drain()
         stop_part(stack.data_dir, "kafka", kill=True)
