@@ -16,12 +16,19 @@ from pathlib import Path
 
 import pytest
 import redis
+from hypothesis import HealthCheck, settings
 from testcontainers.compose import DockerCompose
 
 from slipstream.stack import Stack, down, running
 from slipstream.stack.choose import CHECKOUT, Machine
 from slipstream.stack.docker import why_not
 from slipstream.stack.process import HOST, free_port
+
+# No test depends on speed, Hypothesis's own checks of it included. CI draws the same examples each time: a red run there is the
+# change's doing; new examples are drawn at every run on a developer's machine.
+settings.register_profile("slipstream", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.register_profile("ci", settings.get_profile("slipstream"), derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "slipstream")
 
 
 def _containers(directory: Path) -> DockerCompose | None:
