@@ -15,10 +15,11 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from encoder.past import gather_past
 from encoder.plan import Plan, PlanKind, plan
 from encoder.stopwatch import Stopwatch
 from schemas.sequence import NO_RECORDS, RECORD, Records
-from schemas.state import State, StateLayout, gather_past
+from schemas.state import State, StateLayout
 
 #: Limits of one run. Past them a CPU gets slower per user (measured): activations and pasts leave its caches.
 MAX_RUN_USERS = 64

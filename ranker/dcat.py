@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from encoder.bundle import Bundle
 from encoder.features import Features
+from encoder.past import gather_past
 from encoder.runtime import Runtime, RuntimeConfig, Scores
 from ranker.rows import Row
 from ranker.runs import Line, runs
 from schemas.errors import ConfigError, StateError
-from schemas.state import State, StateLayout, gather_past
+from schemas.state import State, StateLayout
 
 __all__ = ["Dcat", "Request", "Scores"]
 

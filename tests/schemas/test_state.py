@@ -27,7 +27,6 @@ from schemas.state import (
     decode_state,
     encode_header,
     encode_state,
-    gather_past,
     read_layout,
 )
 from tests.golden import make
@@ -257,25 +256,6 @@ def test_an_append_extends_the_checksum() -> None:
     header = after.header._replace(slots_crc=zlib.crc32(new.tobytes(), before.header.slots_crc))
     grown = encode_header(header, LAYOUT) + before.slots.tobytes() + new.tobytes()
     assert grown == golden("state-full-step.bin")
-
-
-# The graphs' past
-
-
-def test_gather_past_lays_ragged_states_side_by_side() -> None:
-    long, short = decode(golden("state-slack.bin")), decode(golden("state.bin"))
-    assert long is not None
-    assert short is not None
-    nobody = np.empty(0, LAYOUT.slot)
-    kv, scales, lengths = gather_past([short.slots, nobody, long.slots], 20, LAYOUT)
-    assert (kv.shape, kv.dtype) == ((3, 20, 2, 2, 1, 32), np.int8)
-    assert (scales.shape, scales.dtype) == ((3, 20, 2, 2, 1), np.float16)
-    assert lengths.tolist() == [3, 0, 17]
-    np.testing.assert_array_equal(kv[0, :3], short.slots["kv"])
-    np.testing.assert_array_equal(scales[2, :17], long.slots["scales"])
-    for row, length in enumerate(lengths):
-        assert not kv[row, length:].any(), "padding must be zero"
-        assert not scales[row, length:].any(), "padding must be zero"
 
 
 def test_a_whole_value_round_trips_for_every_preset() -> None:
