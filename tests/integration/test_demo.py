@@ -64,6 +64,14 @@ def _descendants(pid: int) -> list[psutil.Process]:
         return []
 
 
+def _lives(child: psutil.Process) -> bool:
+    """A zombie is dead: whoever inherited it has not looked yet."""
+    try:
+        return child.is_running() and child.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 @pytest.mark.parametrize("after", ["starting", "training", "replaying"])
 def test_ctrl_c_leaves_no_process_behind(tmp_path: Path, after: str) -> None:
     """On a stack of its own, which has to go too."""
@@ -84,6 +92,6 @@ def test_ctrl_c_leaves_no_process_behind(tmp_path: Path, after: str) -> None:
         time.sleep(1)
         seen |= {child.pid: child for child in _descendants(demo.pid)}
         os.killpg(demo.pid, signal.SIGINT)
-        assert demo.wait(60) == 130, log.read_text()
-    left = [child for child in seen.values() if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
-    assert left == []
+        # A shell sees 130 in both cases: `python -m` ends by the signal itself if it came while a library ran exec() on a string.
+        assert demo.wait(60) in (130, -signal.SIGINT), log.read_text()
+    assert [child for child in seen.values() if _lives(child)] == []
