@@ -29,6 +29,11 @@ _SECRET_PARTS = ("password", "secret", "key.pem", "sasl.jaas", "sasl.oauthbearer
 MASK = "********"
 
 
+def masked(options: Mapping[str, str]) -> dict[str, str]:
+    """librdkafka options that people may see: secrets are replaced."""
+    return {key: MASK if any(part in key for part in _SECRET_PARTS) else value for key, value in options.items()}
+
+
 @dataclass(frozen=True)
 class KafkaConfig:
     """Where Kafka is and how to log in.
@@ -42,8 +47,7 @@ class KafkaConfig:
     options: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        shown = {key: MASK if any(part in key for part in _SECRET_PARTS) else v for key, v in self.options.items()}
-        return f"KafkaConfig(bootstrap_servers={self.bootstrap_servers!r}, options={shown!r})"
+        return f"KafkaConfig(bootstrap_servers={self.bootstrap_servers!r}, options={masked(self.options)!r})"
 
     def client(self, **more: Any) -> dict[str, Any]:
         """A configuration for confluent-kafka; `more` is given with '_' for '.', and wins over `options`."""

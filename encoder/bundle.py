@@ -69,6 +69,22 @@ class Bundle:
         return self.directory / f"{name}.onnx"
 
 
+def read_manifest(directory: Path | str) -> Manifest:
+    """A bundle's manifest alone; its files are not looked at.
+
+    Raises:
+        BundleError: there is none, it is of another version, or it was changed.
+    """
+    path = Path(directory) / MANIFEST
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise BundleError(
+            f"{path}: cannot be read ({error.strerror}): name the directory of a bundle, as `slipstream export` writes it"
+        ) from None
+    return decode_manifest(text, str(path))
+
+
 def load_bundle(directory: Path | str, verify: bool = True) -> Bundle:
     """Load and check a bundle.
 
@@ -79,14 +95,7 @@ def load_bundle(directory: Path | str, verify: bool = True) -> Bundle:
         BundleError: there is none, it is of another version, or it is not what its manifest says.
     """
     directory = Path(directory)
-    path = directory / MANIFEST
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise BundleError(
-            f"{path}: cannot be read ({error.strerror}): name the directory of a bundle, as `slipstream export` writes it"
-        ) from None
-    manifest = decode_manifest(text, str(path))
+    manifest = read_manifest(directory)
     for name, entry in manifest.files.items():
         _check_file(directory / name, entry, verify)
     arrays = {name: _load_array(directory / f"{name}.npy") for name in ARRAYS}

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Annotated
 
 import msgspec
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from edge.process import stop_on_signals
 from schemas.errors import ConfigError
 from schemas.names import Names
-from slipstream.cli.context import Context, context, needs_extra, stop_on_signal
+from slipstream.cli.context import Context, context, needs_extra
 from slipstream.cli.logs import LoadLog, reads_log
 from slipstream.cli.stages import Json, kafka
 from stream.pace import AsFastAsPossible, FixedRate, Pace, ScaledTime
@@ -80,7 +82,8 @@ def _replay(
     )
     loaded = load_log()
     events = loaded.log[round(len(loaded.log) * start) : round(len(loaded.log) * end)]
-    with progress_bar(ctx, "events") as bar, stop_on_signal() as stop:
+    stop = threading.Event()
+    with progress_bar(ctx, "events") as bar, stop_on_signals(stop):
         task = bar.add_task("replay", total=len(events))
 
         def show(report: ReplayReport) -> None:

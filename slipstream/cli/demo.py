@@ -11,6 +11,7 @@ from rich.table import Table
 from schemas.names import Names
 from slipstream.cli.context import Context, context, interrupt_once, needs_extra
 from slipstream.cli.stages import Json
+from slipstream.demo.view import figure
 from slipstream.stack import running
 
 
@@ -81,12 +82,5 @@ def _demo(
 def _show(ctx: Context, summary: dict[str, Any]) -> None:
     table = Table(title="Slipstream demo", show_header=False, title_justify="left")
     for name, value in summary.items():
-        text = ", ".join(f"{k} {_number(v)}" for k, v in value.items()) if isinstance(value, dict) else _number(value)
-        table.add_row(name.replace("_", " "), text)
+        table.add_row(name.replace("_", " "), figure(value))
     ctx.console.print(table)
-
-
-def _number(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4f}" if abs(value) < 1 else f"{value:,.1f}"
-    return f"{value:,}" if isinstance(value, int) else str(value)

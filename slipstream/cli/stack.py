@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from edge.kafka import masked
 from slipstream.cli.context import context, interrupt_once
 from slipstream.stack import PartStatus, down, status, up
 
@@ -115,10 +116,7 @@ def _config(
     ctx = context(command)
     settings = ctx.settings
     values = settings.model_dump(mode="json")
-    values["kafka_options"] = {
-        key: "**********" if "password" in key or "secret" in key or "jaas" in key else value
-        for key, value in settings.kafka_options.items()
-    }
+    values["kafka_options"] = masked(settings.kafka_options)
     if json:
         ctx.emit(values)
         return

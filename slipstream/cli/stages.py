@@ -126,13 +126,13 @@ def _encode(
       slipstream --bundle models/7f3a encode --refresh-log refreshes.jsonl
     """
     with needs_extra("cpu", "encode"):
-        from encoder.bundle import load_bundle
+        from encoder.bundle import read_manifest
         from encoder.worker import EncodeConfig, run_encode
 
     ctx = context(command)
     settings = ctx.settings
     ctx.log_to_stderr()
-    trained_on = load_bundle(ctx.bundle_dir, verify=False).manifest.vocabulary  # the worker verifies
+    trained_on = read_manifest(ctx.bundle_dir).vocabulary  # before the worker loads the rest
     trained_on.require_prefix_of(settings.vocabulary, f"this deployment's settings and {ctx.bundle_dir}")
     run_encode(
         EncodeConfig(

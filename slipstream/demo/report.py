@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.errors import PrerequisiteError
+from slipstream.demo.view import figure
 
 
 class LagSample(NamedTuple):
@@ -141,21 +142,8 @@ def _draw_marks(axes: Any, data: ReportData) -> None:
 
 
 def _table(summary: dict[str, Any]) -> str:
-    rows = []
-    for name, value in summary.items():
-        text = (
-            ", ".join(f"{key} {_number(part)}" for key, part in value.items())
-            if isinstance(value, dict)
-            else _number(value)
-        )
-        rows.append(f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>")
+    rows = (f"<tr><th>{escape(name)}</th><td>{escape(figure(value))}</td></tr>" for name, value in summary.items())
     return "<table>" + "".join(rows) + "</table>"
-
-
-def _number(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4f}" if abs(value) < 1 else f"{value:,.1f}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 _PAGE = Template("""<!doctype html>

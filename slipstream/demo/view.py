@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -91,3 +92,12 @@ def _line(glance: Glance) -> str:
 
 def _ms(value: float | None) -> str:
     return "-" if value is None else f"{value:,.0f} ms"
+
+
+def figure(value: Any) -> str:
+    """A figure of the summary for people; an object's parts with their names."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {figure(part)}" for name, part in value.items())
+    if isinstance(value, float):
+        return f"{value:.4f}" if abs(value) < 1 else f"{value:,.1f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
