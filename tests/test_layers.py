@@ -1,4 +1,4 @@
-"""Imports go one way: schemas <- edge <- stream, encoder <- ranker <- slipstream <- bench; stream and encoder share a topic, not code."""
+"""Imports go one way: schemas <- edge <- stream, encoder <- ranker <- slipstream <- bench. stream and encoder share no code."""
 
 from __future__ import annotations
 
