@@ -22,8 +22,12 @@ HEADER_TOPIC = "slipstream-topic"
 HEADER_PARTITION = "slipstream-partition"
 HEADER_OFFSET = "slipstream-offset"
 HEADER_TIMESTAMP_MS = "slipstream-timestamp-ms"
+#: Only in a letter that has no value because the dead letters topic takes none so large: how large it is, where it still stands.
+HEADER_MISSING_VALUE_BYTES = "slipstream-missing-value-bytes"
 #: Headers that the raw message itself carried are kept behind this prefix.
 HEADER_ORIGINAL_PREFIX = "original-"
+#: A replayed message carries it, so that a letter that fails again shows it: how often it was replayed, from 1.
+HEADER_REPLAYS = "slipstream-replays"
 
 # Kafka allows [a-zA-Z0-9._-] in topic names, at most 249 characters; ':' separates Redis key parts. '.' and '_' collide in
 # Kafka's metric names, so '_' is not allowed in a prefix, since our own topics use '.'.
@@ -77,6 +81,10 @@ class Names:
     def sequence_app(self) -> str:
         """Faust's application id, which is its consumer group too."""
         return f"{self.prefix}-sequence"
+
+    def dead_letters_group(self, reason: str) -> str:
+        """Its committed offsets say up to where the letters of this reason were replayed. It never has members."""
+        return f"{self.prefix}-dead-letters-{reason}"
 
     def encoder_group(self, model_id: str) -> str:
         return f"{self.prefix}-encoder-{model_id}"

@@ -29,6 +29,7 @@ from schemas.errors import SlipstreamError
 from schemas.event import Parser
 from stream.config import IngestConfig
 from stream.dead_letters import Headers, Provenance, dead_letter_headers, without_value
+from stream.expired import ExpiredOffsets
 from stream.in_flight import InFlight, Pass
 from stream.metrics import IngestMetrics
 from stream.pack import Packed, pack
@@ -55,6 +56,7 @@ class IngestWorker:
         kafka = config.kafka
         self._consumer: Consumer = make(Consumer, _consumer_settings(config), kafka)
         self._producer: Producer = make(Producer, _producer_settings(config), kafka)
+        self._expired = ExpiredOffsets(self._consumer, config.names.engagements, metrics.expired_messages.inc)
 
     def run(self, stop: threading.Event, check_broker: Callable[[], None]) -> None:
         """Passes until `stop` is set. `check_broker` raises when it is time to give up."""
@@ -67,6 +69,8 @@ class IngestWorker:
         try:
             while not stop.is_set():
                 check_broker()
+                for partition, offset in self._expired.restart().items():
+                    self._in_flight.begin({partition: offset})  # commits it, after what was read before
                 if messages := self._poll(stop):
                     self._process(messages)
                 self._settle()
@@ -98,6 +102,10 @@ class IngestWorker:
             return True
         if error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED) or error.fatal():
             raise mapped(error, f"topic {self._config.names.engagements} cannot be read")
+        if error.code() == KafkaError._AUTO_OFFSET_RESET:
+            if message.partition() in self._owned:
+                self._expired.report(message)
+            return False
         logger.warning("reading %s: %s", self._config.names.engagements, error.str())  # librdkafka goes on by itself
         return False
 
@@ -222,6 +230,7 @@ class IngestWorker:
     def _drop(self, partitions: set[int]) -> None:
         self._owned -= partitions
         self._in_flight.forget(partitions)
+        self._expired.forget(partitions)
         for partition in partitions:
             self._to_commit.pop(partition, None)
             with suppress(KeyError):  # never reported
@@ -245,7 +254,7 @@ def _consumer_settings(config: IngestConfig) -> dict[str, Any]:
         group_id=config.names.ingest_group,
         partition_assignment_strategy="cooperative-sticky",
         enable_auto_commit=False,
-        auto_offset_reset="earliest",
+        auto_offset_reset="error",  # stream.expired
         session_timeout_ms=int(config.session_timeout_s * 1000),
         heartbeat_interval_ms=int(config.session_timeout_s * 1000 / 4),
         # While deliveries stand still the loop does not poll; it gives up by itself, before the group would.

@@ -32,7 +32,7 @@ def group_lag(
     counts = partition_counts(admin, list(topics))
     where = [(topic, partition) for topic, n in counts.items() for partition in range(n)]
     ends = end_offsets(admin, where)
-    committed = _committed(admin, group)
+    committed = committed_offsets(admin, group)
     lag = {w: max(0, ends[w] - committed.get(w, 0)) for w in where}
     if transactional is not None:
         close = {w: committed.get(w, 0) for w, n in lag.items() if 0 < n <= _CLOSE}
@@ -40,7 +40,12 @@ def group_lag(
     return lag
 
 
-def _committed(admin: Admin, group: str) -> dict[tuple[str, int], int]:
+def committed_offsets(admin: Admin, group: str) -> dict[tuple[str, int], int]:
+    """What the group has committed, per (topic, partition); nothing if there is no such group.
+
+    Raises:
+        UnavailableError: Kafka does not answer.
+    """
     future = admin.client.list_consumer_group_offsets(
         [ConsumerGroupTopicPartitions(group)], request_timeout=REQUEST_TIMEOUT_S
     )[group]

@@ -20,6 +20,7 @@ class IngestMetrics:
         self.messages = counter("messages", "Raw messages read")
         self.events = counter("events", "Valid events and forget requests, duplicates too")
         self.dead_letters = counter("dead_letters", "Messages sent to the dead letters", ("reason",))
+        self.expired_messages = counter("expired_messages", "Raw messages that retention removed before they were read")
         self.batches = counter("batches", "Packed batches written")
         self.batch_bytes = counter("batch_bytes", "Bytes of packed batches, before compression")
         self.lag = Gauge(

@@ -39,6 +39,21 @@ def start_offsets(admin: Admin, partitions: Iterable[tuple[str, int]]) -> dict[t
     return _listed(admin, partitions, OffsetSpec.earliest(), level, "start")  # type: ignore[no-untyped-call]
 
 
+def offsets_since(
+    admin: Admin, partitions: Iterable[tuple[str, int]], timestamp_ms: int
+) -> dict[tuple[str, int], int]:
+    """The offset of the first record of each (topic, partition) with a timestamp of `timestamp_ms` or later; its end if none has.
+
+    Raises:
+        TopicError, UnavailableError: a partition is not there, or Kafka does not answer.
+    """
+    partitions = list(partitions)
+    ends = end_offsets(admin, partitions, committed_only=True)
+    spec = OffsetSpec.for_timestamp(timestamp_ms)
+    found = _listed(admin, partitions, spec, IsolationLevel.READ_COMMITTED, f"offset at {timestamp_ms} ms")
+    return {where: offset if offset >= 0 else ends[where] for where, offset in found.items()}
+
+
 def _listed(
     admin: Admin, partitions: Iterable[tuple[str, int]], spec: OffsetSpec, level: IsolationLevel, what: str
 ) -> dict[tuple[str, int], int]:

@@ -1,7 +1,7 @@
 """The topics: made with the settings that the stages rely on, and checked by every stage at its start.
 
 engagements                raw events              LogAppendTime: arrival is the broker's time, whatever producers' clocks say
-engagements.dead-letters   what could not be read  takes every message that `engagements` takes, and its provenance
+engagements.dead-letters   what could not be read  takes every message that `engagements` takes, and its provenance; LogAppendTime
 engagement-batches         packed batches          as many partitions as `sequences`
 sequences                  user -> sequence        compacted, zstd
 """
@@ -73,6 +73,8 @@ def plan_topics(
             {
                 "cleanup.policy": "delete",
                 "retention.ms": str(dead_letter_retention_ms),
+                # When it was buried: an old changelog record would else be past its retention at once.
+                "message.timestamp.type": "LogAppendTime",
                 "max.message.bytes": str(DEAD_LETTER_MAX_MESSAGE_BYTES),
             },
         ),

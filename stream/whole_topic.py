@@ -1,9 +1,9 @@
-"""A topic read from its beginning to where it ended when the reading began."""
+"""A topic, or spans of it, read up to where it ended when the reading began."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -75,13 +75,26 @@ def read_whole(kafka: KafkaConfig, topic: str, on_progress: OnProgress | None = 
     """
     wanted = [(topic, partition) for partition in range(partitions_in(kafka, topic))]
     ends = {partition: end for (_, partition), end in end_offsets(Admin(kafka), wanted, committed_only=True).items()}
-    passed = {partition: 0 for partition, end in ends.items() if end}  # next offsets of what is being read
+    yield from read_spans(kafka, topic, {partition: (0, end) for partition, end in ends.items()}, on_progress)
+
+
+def read_spans(
+    kafka: KafkaConfig, topic: str, spans: Mapping[int, tuple[int, int]], on_progress: OnProgress | None = None
+) -> Iterator[list[Record]]:
+    """As `read_whole`, but of each partition only the offsets [start, end); no end may lie behind the last stable offset.
+
+    Raises:
+        TopicError, UnavailableError: as `read_whole`.
+    """
+    starts = {partition: start for partition, (start, end) in spans.items() if start < end}
+    ends = {partition: spans[partition][1] for partition in starts}
+    passed = dict(starts)  # next offsets of what is being read
     if not passed:
         return
-    total = sum(ends.values())
+    total = sum(ends.values()) - sum(starts.values())
     consumer: Consumer = make(Consumer, _settings(kafka), kafka)
     try:
-        consumer.assign([TopicPartition(topic, partition, 0) for partition in passed])
+        consumer.assign([TopicPartition(topic, partition, start) for partition, start in starts.items()])
         progress_s = time.monotonic()
         while any(passed[partition] < ends[partition] for partition in passed):
             messages = consumer.consume(_CHUNK, 0.1)
@@ -92,7 +105,7 @@ def read_whole(kafka: KafkaConfig, topic: str, on_progress: OnProgress | None = 
             if records := _records(messages, passed, ends, topic):
                 yield records
             if on_progress is not None and messages:
-                on_progress(sum(min(passed[partition], ends[partition]) for partition in passed), total)
+                on_progress(sum(min(passed[p], ends[p]) - starts[p] for p in passed), total)
     finally:
         consumer.close()
 
