@@ -31,9 +31,9 @@ from stream.store import PartitionTable
 
 #: Batches that may wait, by number and by bytes; then `put` waits, and Faust stops fetching.
 MAX_QUEUED = 64
-MAX_QUEUED_BYTES = 4 << 20
+MAX_QUEUED_BYTES = 8 << 20
 #: Batches of a transaction: their users' sequences are up to a hundred times as large.
-MAX_TAKEN_BYTES = 1 << 20
+MAX_TAKEN_BYTES = 8 << 20
 
 
 class Pending(NamedTuple):
