@@ -150,6 +150,7 @@ _TOPIC = {
     KafkaError.UNKNOWN_TOPIC_OR_PART,
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
 }
+_TOO_LARGE = {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE}
 _AWAY = {
     KafkaError._TRANSPORT,
     KafkaError._TIMED_OUT,
@@ -157,6 +158,10 @@ _AWAY = {
     KafkaError._RESOLVE,
     KafkaError._MSG_TIMED_OUT,
 }
+
+
+#: What to do about a topic that refuses messages for their size.
+RAISE_LIMIT = "its max.message.bytes is smaller than what `slipstream topics create` sets: raise it, and start again"
 
 
 def mapped(error: KafkaError | KafkaException, where: str) -> SlipstreamError:
@@ -170,6 +175,8 @@ def mapped(error: KafkaError | KafkaException, where: str) -> SlipstreamError:
         return TopicError(
             f"{message}; create the topics with `slipstream topics create`, or check the rights of this user"
         )
+    if code in _TOO_LARGE:
+        return TopicError(f"{message}; {RAISE_LIMIT}")
     if code in _AWAY or (isinstance(inner, KafkaError) and inner.retriable()):
         return UnavailableError(f"{message}; is Kafka running, and is its address right?")
     return SlipstreamError(message)

@@ -22,12 +22,14 @@ from aiokafka.errors import (  # type: ignore[import-untyped]
     InvalidTxnState,
     KafkaConnectionError,
     KafkaError,
+    MessageSizeTooLargeError,
     OutOfOrderSequenceNumber,
     ProducerFenced,
+    RecordListTooLargeError,
 )
 
-from edge.kafka import KafkaConfig
-from schemas.errors import FencedError, SlipstreamError, UnavailableError
+from edge.kafka import RAISE_LIMIT, KafkaConfig
+from schemas.errors import FencedError, SlipstreamError, TopicError, UnavailableError
 from stream.dead_letters import Headers
 
 #: Of a Kafka batch, uncompressed; the topic's max.message.bytes is larger.
@@ -35,6 +37,7 @@ _MAX_BATCH_BYTES = 1 << 20
 #: Kafka batches that are on their way at once: bounds memory.
 _MAX_UNACKNOWLEDGED = 8
 _FENCED = (ProducerFenced, InvalidProducerEpoch, InvalidTxnState, InvalidProducerIdMapping, OutOfOrderSequenceNumber)
+_TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 
 
 class Write(NamedTuple):
@@ -89,6 +92,7 @@ class ChangelogWriter:
 
         Raises:
             FencedError: another worker owns the partition.
+            TopicError: the topic's max.message.bytes is too small.
             UnavailableError: not committed in time. Whether it will be is not known: this worker must not go on.
         """
         producer = self._producers[0]
@@ -139,6 +143,8 @@ class ChangelogWriter:
                 f"{where}: another worker owns it now ({type(error).__name__}); this one stops, and nothing is lost: "
                 "start it again to take part"
             )
+        if any(isinstance(cause, _TOO_LARGE) for cause in causes):
+            return TopicError(f"{where}: {what}, it refuses messages of this size; {RAISE_LIMIT}")
         if isinstance(error, (TimeoutError, KafkaConnectionError)):
             return UnavailableError(f"{where}: {what} within {self._timeout_s:.0f} s; is Kafka running?")
         return SlipstreamError(f"{where}: {what}: {error!r}")

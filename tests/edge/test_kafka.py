@@ -76,6 +76,7 @@ def test_tls_for_aiokafka(tmp_path: Path) -> None:
         (KafkaError._FENCED, FencedError),
         (KafkaError.INVALID_PRODUCER_EPOCH, FencedError),
         (KafkaError.UNKNOWN_TOPIC_OR_PART, TopicError),
+        (KafkaError.MSG_SIZE_TOO_LARGE, TopicError),
         (KafkaError._ALL_BROKERS_DOWN, UnavailableError),
         (KafkaError._MSG_TIMED_OUT, UnavailableError),
         (KafkaError.INVALID_CONFIG, SlipstreamError),
