@@ -47,7 +47,8 @@ class Program:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.terminate()
+        with suppress(psutil.NoSuchProcess):
+            self._process.terminate()
         try:
             self._process.wait(10)
         except (subprocess.TimeoutExpired, psutil.TimeoutExpired):

@@ -1,0 +1,125 @@
+"""How long one event takes from its arrival in the raw topic to the committed changelog, at a steady rate."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import ExitStack
+
+import numpy as np
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from numpy.typing import NDArray
+
+from bench.events import Workload, histories, raw_events
+from bench.path import Lab
+from bench.programs import Program, caught_up, metric, owns_partitions, wait_until
+from bench.topics import delete_topics, seed_changelog
+from edge.kafka import Admin, KafkaConfig
+from schemas.names import Names
+from schemas.sequence import DEFAULT_CAPACITY
+from slipstream.stack.process import free_port
+from stream.offsets import end_offsets
+from stream.topics import create_topics
+
+#: Not counted: everything is cold.
+_WARM_UP_S = 5.0
+_WARM_UP_MS = int(_WARM_UP_S * 1000)
+
+
+def raw_to_changelog_ms(lab: Lab, rate: float, seconds: float, users: int, partitions: int = 4) -> NDArray[np.float64]:
+    """`(n,)`: of each changelog record, the milliseconds from the arrival of the oldest raw event in it (the broker's time) until
+    a reader of committed records holds it.
+    """
+    names, directory = lab.fresh("latency")
+    kafka, admin, port = lab.kafka, Admin(lab.kafka), free_port()
+    create_topics(kafka, names, partitions)
+    workload = Workload(int(rate * (seconds + _WARM_UP_S)), users)
+    first_ms = int(time.time() * 1000) - workload.events
+    seed_changelog(kafka, names, partitions, histories(users, DEFAULT_CAPACITY, first_ms))
+    keys, values, _, _ = raw_events(workload, first_ms)
+    common = {"kafka": kafka.bootstrap_servers, "prefix": names.prefix}
+    with ExitStack() as stack:
+        programs = [
+            stack.enter_context(Program.worker("ingest", common, directory)),
+            stack.enter_context(Program.worker("sequence", {**common, "metrics_port": port}, directory)),
+        ]
+        wait_until(
+            "the workers are ready",
+            lambda: (
+                metric(port, "slipstream_sequence_ready") == 1
+                and owns_partitions(admin, names.ingest_group, names.engagements, partitions)
+            ),
+            programs,
+        )
+        reader = _Reader(kafka, names, partitions)
+        stack.enter_context(reader)
+        began_ms = time.time() * 1000
+        _send_steadily(kafka, names.engagements, keys, values, rate)
+        wait_until(
+            "all events are in the changelog",
+            lambda: (
+                caught_up(admin, names.ingest_group, names.engagements)
+                and caught_up(admin, names.sequence_app, names.batches)
+            ),
+            programs,
+        )
+    delete_topics(admin, [names.engagements, names.batches, names.sequences, names.dead_letters])
+    arrived, took = np.array(reader.seen, np.float64).T
+    counted: NDArray[np.float64] = took[arrived >= began_ms + _WARM_UP_MS]
+    return counted
+
+
+def _send_steadily(kafka: KafkaConfig, topic: str, keys: list[bytes], values: list[bytes], rate: float) -> None:
+    producer = Producer({**kafka.client(linger_ms=0), "partitioner": "murmur2_random"})
+    start_s = time.monotonic()
+    for number, (key, value) in enumerate(zip(keys, values, strict=True)):
+        ahead_s = number / rate - (time.monotonic() - start_s)
+        if ahead_s > 0:
+            producer.poll(0)
+            time.sleep(ahead_s)
+        producer.produce(topic, value, key)
+    producer.flush()
+
+
+class _Reader:
+    """Reads the changelog's new records in a thread: when each was held, and its timestamp.
+
+    Attributes:
+        seen: (the record's timestamp, milliseconds until it was held).
+    """
+
+    def __init__(self, kafka: KafkaConfig, names: Names, partitions: int) -> None:
+        self.seen: list[tuple[float, float]] = []
+        self._stop = threading.Event()
+        self._consumer = Consumer(
+            kafka.client(
+                group_id="unused", enable_auto_commit=False, isolation_level="read_committed", fetch_wait_max_ms=500
+            )
+        )
+        where = [(names.sequences, partition) for partition in range(partitions)]
+        ends = end_offsets(Admin(kafka), where)
+        self._consumer.assign([TopicPartition(topic, partition, ends[topic, partition]) for topic, partition in where])
+        self._thread = threading.Thread(target=self._read, name="changelog-reader")
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._consumer.close()
+
+    def _read(self) -> None:
+        while not self._stop.is_set():
+            first = self._consumer.poll(0.1)
+            if first is None:
+                continue
+            messages = [first, *self._consumer.consume(1000, 0)]
+            now_ms = time.time() * 1000
+            for message in messages:
+                error = message.error()
+                if error is None:
+                    arrived_ms = message.timestamp()[1]
+                    self.seen.append((arrived_ms, now_ms - arrived_ms))
+                elif error.code() != KafkaError._PARTITION_EOF:
+                    raise RuntimeError(error.str())
