@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
+from typing import NamedTuple
 
 import numpy as np
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
@@ -26,9 +28,25 @@ _WARM_UP_S = 5.0
 _WARM_UP_MS = int(_WARM_UP_S * 1000)
 
 
-def raw_to_changelog_ms(lab: Lab, rate: float, seconds: float, users: int, partitions: int = 4) -> NDArray[np.float64]:
-    """`(n,)`: of each changelog record, the milliseconds from the arrival of the oldest raw event in it (the broker's time) until
-    a reader of committed records holds it.
+class Latency(NamedTuple):
+    """
+    Attributes:
+        ms: `(n,)`: of each changelog record, from the arrival of the oldest raw event in it (the broker's time) until a reader of
+            committed records holds it.
+        cores: CPU seconds a second, by process.
+    """
+
+    ms: NDArray[np.float64]
+    cores: dict[str, float]
+
+
+def raw_to_changelog(
+    lab: Lab, rate: float, seconds: float, users: int, partitions: int = 4, ingest: Mapping[str, object] | None = None
+) -> Latency:
+    """Sends events at a steady rate, each to another user.
+
+    Args:
+        ingest: more fields of IngestConfig.
     """
     names, directory = lab.fresh("latency")
     kafka, admin, port = lab.kafka, Admin(lab.kafka), free_port()
@@ -40,7 +58,7 @@ def raw_to_changelog_ms(lab: Lab, rate: float, seconds: float, users: int, parti
     common = {"kafka": kafka.bootstrap_servers, "prefix": names.prefix}
     with ExitStack() as stack:
         programs = [
-            stack.enter_context(Program.worker("ingest", common, directory)),
+            stack.enter_context(Program.worker("ingest", {**common, **(ingest or {})}, directory)),
             stack.enter_context(Program.worker("sequence", {**common, "metrics_port": port}, directory)),
         ]
         wait_until(
@@ -54,7 +72,10 @@ def raw_to_changelog_ms(lab: Lab, rate: float, seconds: float, users: int, parti
         reader = _Reader(kafka, names, partitions)
         stack.enter_context(reader)
         began_ms = time.time() * 1000
+        before = [program.cpu_s() for program in programs]
         _send_steadily(kafka, names.engagements, keys, values, rate)
+        sent_s = time.time() - began_ms / 1000
+        cores = {p.name: (p.cpu_s() - cpu_s) / sent_s for p, cpu_s in zip(programs, before, strict=True)}
         wait_until(
             "all events are in the changelog",
             lambda: (
@@ -65,8 +86,7 @@ def raw_to_changelog_ms(lab: Lab, rate: float, seconds: float, users: int, parti
         )
     delete_topics(admin, [names.engagements, names.batches, names.sequences, names.dead_letters])
     arrived, took = np.array(reader.seen, np.float64).T
-    counted: NDArray[np.float64] = took[arrived >= began_ms + _WARM_UP_MS]
-    return counted
+    return Latency(took[arrived >= began_ms + _WARM_UP_MS], cores)
 
 
 def _send_steadily(kafka: KafkaConfig, topic: str, keys: list[bytes], values: list[bytes], rate: float) -> None:
