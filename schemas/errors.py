@@ -13,6 +13,7 @@
     ├── TopicError             a topic is missing or has the wrong partitions
     ├── UnavailableError       Kafka or Redis cannot be reached (retriable)
     ├── FencedError            another worker owns the partition now
+    ├── StoreError             the disk under a worker's store is full or fails
     ├── ProviderError          the execution provider that was asked for is not what ran
     └── MismatchError          the oracle found a sequence or a state that is wrong
 
@@ -54,7 +55,12 @@ class EventError(ContractError):
         {
             "null_value",
             "too_large",
+            "format_not_accepted",
             "not_json",
+            "not_msgpack",
+            "unknown_schema",
+            "schema_mismatch",
+            "too_deep",
             "wrong_shape",
             "bad_user_id",
             "bad_item_id",
@@ -111,3 +117,7 @@ class ProviderError(SlipstreamError):
 
 class MismatchError(SlipstreamError):
     exit_code = 9
+
+
+class StoreError(SlipstreamError):
+    exit_code = 11

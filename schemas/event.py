@@ -1,4 +1,4 @@
-"""The raw event: what producers write to `engagements`, as JSON.
+"""The raw event: what producers write to `engagements`, as JSON, MessagePack, Avro or Protobuf (schemas/formats.py).
 
     {"user_id": "u-17", "item_id": 4711, "action": "save", "surface": "home", "timestamp_ms": 1767225600000}
 
@@ -8,18 +8,19 @@ forget a user goes to the same topic:
     {"forget_user": "u-17", "timestamp_ms": 1767225600000}
 
 and removes what happened until `timestamp_ms`, whatever order messages arrive in. An event's identity is its content: sending it
-twice is the same as sending it once.
+twice, even in two formats, is the same as sending it once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 
 from schemas.errors import EventError
+from schemas.formats import BUILT_IN, ForgetRequest, Format, Read, readers
 from schemas.vocabulary import OTHER, Vocabulary
 
 MAX_USER_BYTES = 256
@@ -32,29 +33,6 @@ MAX_ITEM_ID = (1 << 63) - 1
 MAX_TIMESTAMP_MS = 253_402_300_799_999
 #: How far a producer's clock may be ahead of the broker's.
 DEFAULT_MAX_FUTURE_MS = 5 * 60 * 1000
-
-#: What msgspec raises on bytes that are no JSON, too deeply nested ones among them. Its ValidationError is a DecodeError too:
-#: catch that one first.
-_NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-
-
-class Engagement(msgspec.Struct, frozen=True, gc=False):
-    """The JSON object of an engagement event. Lengths of strings are checked in bytes by `Parser`."""
-
-    user_id: str
-    item_id: int | str
-    action: str
-    surface: str
-    timestamp_ms: int
-    #: Present only so that a forget request with an event's fields beside it is not taken for an event.
-    forget_user: None = None
-
-
-class ForgetRequest(msgspec.Struct, frozen=True, gc=False):
-    """The JSON object of a request to forget a user."""
-
-    forget_user: str
-    timestamp_ms: int
 
 
 class Event(NamedTuple):
@@ -89,17 +67,23 @@ class ParserConfig(msgspec.Struct, frozen=True):
     max_future_ms: Annotated[int, msgspec.Meta(ge=0)] = DEFAULT_MAX_FUTURE_MS
     #: Events older than this are dead letters; 0 lets every age through. A forget request is never too old.
     max_age_ms: Annotated[int, msgspec.Meta(ge=0)] = 0
+    #: Messages of other formats are dead letters.
+    formats: tuple[Format, ...] = BUILT_IN
 
 
 class Parser:
-    """Turns raw messages into events. Pure: the same bytes and arrival time give the same answer for ever."""
+    """Turns raw messages into events. Pure, as far as `framed` is: the same bytes and arrival time give the same answer for ever.
 
-    def __init__(self, config: ParserConfig) -> None:
-        self._config = config
+    Args:
+        framed: reads messages that a schema registry's client framed (stream.registry); without it they are not accepted.
+    """
+
+    def __init__(self, config: ParserConfig, framed: Read | None = None) -> None:
+        self._unknown_names = config.unknown_names
+        self._max_future_ms, self._max_age_ms = config.max_future_ms, config.max_age_ms
         self._actions = config.vocabulary.action_codes
         self._surfaces = config.vocabulary.surface_codes
-        self._decode = msgspec.json.Decoder(Engagement).decode
-        self._decode_forget = msgspec.json.Decoder(ForgetRequest).decode
+        self._readers = readers(config.formats, framed)
 
     def parse(self, value: bytes | None, arrived_ms: int) -> Event | Forget:
         """Parse one raw message that arrived at `arrived_ms` (the broker's time, Unix milliseconds).
@@ -113,16 +97,13 @@ class Parser:
             raise EventError(
                 "too_large", f"the message has {len(value)} bytes, at most {MAX_MESSAGE_BYTES} are allowed"
             )
-        try:
-            if not value.isascii():
-                value.decode()  # msgspec does not look into fields that it skips, and whether it skips one depends on their order
-            event = self._decode(value)
-        except msgspec.ValidationError as error:
-            return self._forget_or_raise(value, arrived_ms, error)
-        except _NOT_JSON as error:
-            raise EventError("not_json", f"the message is not JSON: {error}") from None
-        timestamp_ms = self._checked_timestamp(event.timestamp_ms, arrived_ms)
-        if self._config.max_age_ms and timestamp_ms < arrived_ms - self._config.max_age_ms:
+        event = self._readers[value[:1]](value)
+        timestamp_ms = event.timestamp_ms
+        if not 0 < timestamp_ms <= arrived_ms + self._max_future_ms or timestamp_ms > MAX_TIMESTAMP_MS:
+            raise _bad_timestamp(timestamp_ms, arrived_ms)
+        if type(event) is ForgetRequest:  # isinstance takes a while with msgspec's classes
+            return Forget(_checked_user(event.forget_user), timestamp_ms)
+        if self._max_age_ms and timestamp_ms < arrived_ms - self._max_age_ms:
             raise EventError(
                 "too_old", f"`timestamp_ms` is {arrived_ms - timestamp_ms} ms before the message's arrival"
             )
@@ -133,47 +114,31 @@ class Parser:
             item_id = hash_item_id(item_id)
         elif not 0 <= item_id <= MAX_ITEM_ID:
             raise EventError("bad_item_id", f"`item_id` {_shown(item_id)} is not in [0, 2^63)")
-        return Event(
-            _checked_user(event.user_id),
-            timestamp_ms,
-            item_id,
-            self._code(self._actions, event.action, "action"),
-            self._code(self._surfaces, event.surface, "surface"),
+        user = event.user_id.encode()
+        if not 0 < len(user) <= MAX_USER_BYTES:
+            raise _bad_user(user)
+        action, surface = self._actions.get(event.action), self._surfaces.get(event.surface)
+        if action is None:
+            action = self._other(self._actions, event.action, "action")
+        if surface is None:
+            surface = self._other(self._surfaces, event.surface, "surface")
+        return Event(user, timestamp_ms, item_id, action, surface)
+
+    def _other(self, codes: Mapping[str, int], name: str, field: Literal["action", "surface"]) -> int:
+        if self._unknown_names == "other":
+            return codes[OTHER]
+        reason = "unknown_action" if field == "action" else "unknown_surface"
+        raise EventError(reason, f"`{field}` {name[:MAX_NAME_CHARS]!r} is not one of {', '.join(codes)}")
+
+
+def _bad_timestamp(timestamp_ms: int, arrived_ms: int) -> EventError:
+    if not 0 < timestamp_ms <= MAX_TIMESTAMP_MS:
+        return EventError(
+            "bad_timestamp",
+            f"`timestamp_ms` {_shown(timestamp_ms)} is not in (0, {MAX_TIMESTAMP_MS}]: is it in milliseconds?",
         )
-
-    def _forget_or_raise(self, value: bytes, arrived_ms: int, event_error: msgspec.ValidationError) -> Forget:
-        try:
-            request = self._decode_forget(value)
-        except msgspec.ValidationError as error:
-            wrong = error if b'"forget_user"' in value else event_error
-            raise EventError(
-                "wrong_shape", f"the message is JSON, but neither an event nor a forget request: {wrong}"
-            ) from None
-        except _NOT_JSON as error:  # the event's decoder had stopped at a wrong field, before what is not JSON
-            raise EventError("not_json", f"the message is not JSON: {error}") from None
-        return Forget(_checked_user(request.forget_user), self._checked_timestamp(request.timestamp_ms, arrived_ms))
-
-    def _checked_timestamp(self, timestamp_ms: int, arrived_ms: int) -> int:
-        if not 0 < timestamp_ms <= MAX_TIMESTAMP_MS:
-            raise EventError(
-                "bad_timestamp",
-                f"`timestamp_ms` {_shown(timestamp_ms)} is not in (0, {MAX_TIMESTAMP_MS}]: is it in milliseconds?",
-            )
-        if timestamp_ms > arrived_ms + self._config.max_future_ms:
-            # It would stay the newest event of its user for ever.
-            raise EventError(
-                "in_the_future", f"`timestamp_ms` is {timestamp_ms - arrived_ms} ms after the message's arrival"
-            )
-        return timestamp_ms
-
-    def _code(self, codes: Mapping[str, int], name: str, field: Literal["action", "surface"]) -> int:
-        code = codes.get(name)
-        if code is None:
-            if self._config.unknown_names == "other":
-                return codes[OTHER]
-            reason = "unknown_action" if field == "action" else "unknown_surface"
-            raise EventError(reason, f"`{field}` {name[:MAX_NAME_CHARS]!r} is not one of {', '.join(codes)}")
-        return code
+    # It would stay the newest event of its user for ever.
+    return EventError("in_the_future", f"`timestamp_ms` is {timestamp_ms - arrived_ms} ms after the message's arrival")
 
 
 def _shown(number: int) -> str:
@@ -184,20 +149,34 @@ def _shown(number: int) -> str:
 def _checked_user(user_id: str) -> bytes:
     user = user_id.encode()
     if not 0 < len(user) <= MAX_USER_BYTES:
-        raise EventError("bad_user_id", f"a user id must have 1 to {MAX_USER_BYTES} bytes of UTF-8, not {len(user)}")
+        raise _bad_user(user)
     return user
 
 
-_encode = msgspec.json.Encoder().encode
+def _bad_user(user: bytes) -> EventError:
+    return EventError("bad_user_id", f"a user id must have 1 to {MAX_USER_BYTES} bytes of UTF-8, not {len(user)}")
 
 
-def encode_engagement(user_id: str, item_id: int | str, action: str, surface: str, timestamp_ms: int) -> bytes:
-    """The JSON of an event, as a producer sends it. Nothing is checked: ingest does that."""
-    return _encode(
+_ENCODE: Mapping[Format, Callable[[object], bytes]] = {
+    "json": msgspec.json.Encoder().encode,
+    "msgpack": msgspec.msgpack.Encoder().encode,
+}
+
+
+def encode_engagement(
+    user_id: str,
+    item_id: int | str,
+    action: str,
+    surface: str,
+    timestamp_ms: int,
+    encoding: Literal["json", "msgpack"] = "json",
+) -> bytes:
+    """An event as a producer sends it. Nothing is checked: ingest does that."""
+    return _ENCODE[encoding](
         {"user_id": user_id, "item_id": item_id, "action": action, "surface": surface, "timestamp_ms": timestamp_ms}
     )
 
 
-def encode_forget(user_id: str, timestamp_ms: int) -> bytes:
-    """The JSON of a request to forget a user."""
-    return _encode({"forget_user": user_id, "timestamp_ms": timestamp_ms})
+def encode_forget(user_id: str, timestamp_ms: int, encoding: Literal["json", "msgpack"] = "json") -> bytes:
+    """A request to forget a user."""
+    return _ENCODE[encoding]({"forget_user": user_id, "timestamp_ms": timestamp_ms})

@@ -10,6 +10,8 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
+
 from schemas.event import MAX_ITEM_BYTES, MAX_ITEM_ID, MAX_MESSAGE_BYTES, MAX_TIMESTAMP_MS, MAX_USER_BYTES
 
 Fields = Mapping[str, Any]
@@ -38,6 +40,8 @@ KINDS: Mapping[str, Callable[[Fields], bytes | None]] = {
     "UTF-16": lambda fields: _json(fields).decode().encode("utf-16"),
     "compressed": lambda fields: gzip.compress(_json(fields), mtime=0),
     "Python's repr": lambda fields: repr(dict(fields)).encode(),
+    "framed by a schema registry's client": lambda fields: bytes(5) + _json(fields),  # no registry gives out the id 0
+    "truncated MessagePack": lambda fields: msgspec.msgpack.encode(fields)[:-1],
     "two events": lambda fields: _json(fields) + b"\n" + _json(fields),
     "an array": lambda fields: b"[" + _json(fields) + b"]",
     "a number": lambda _: b"42",

@@ -1,7 +1,7 @@
 """The oracle: every sequence rebuilt from the raw topic, slowly and plainly, to judge what the stages wrote.
 
-It shares no code with ingest and the sequence stage but the partitioner: JSON by the standard library and its own reading of the
-rules (stream.oracle_rules), its own reading of the layout that schemas/sequence.py draws, sets and `sorted`.
+It shares no code with ingest and the sequence stage but the partitioner: decoders of its own (stream.oracle_formats), its own
+reading of the rules (stream.oracle_rules) and of the layout that schemas/sequence.py draws, sets and `sorted`.
 
     rebuilt = rebuild(read_raw(...), rules)          what every sequence must be
     changelog = read_sequences(...)                  what it is
@@ -23,7 +23,8 @@ from edge.kafka import KafkaConfig
 from schemas.event import ParserConfig
 from schemas.names import Names
 from schemas.sequence import DEFAULT_CAPACITY
-from stream.oracle_rules import Row, UnreadableError, read_message
+from stream.oracle_formats import UnreadableError
+from stream.oracle_rules import Row, read_message
 from stream.partitioner import partitions_of
 from stream.whole_topic import OnProgress, Record, partitions_in, read_whole, require_whole
 

@@ -1,12 +1,7 @@
-"""The oracle's own reading of raw messages: the rules that schemas/event.py states, by the standard library, plainly.
-
-JSON leaves open what an object with the same name twice means: here the last one counts, whatever the others were.
-"""
+"""The oracle's own reading of raw messages: the rules that schemas/event.py states, plainly."""
 
 from __future__ import annotations
 
-import json
-import re
 from hashlib import blake2b
 from typing import Any
 
@@ -18,13 +13,10 @@ from schemas.event import (
     MAX_USER_BYTES,
     ParserConfig,
 )
+from stream.oracle_formats import UnreadableError, read_json, read_msgpack
 
 Row = tuple[int, int, int, int]
 """An event of a sequence: timestamp_ms, item_id, action, surface."""
-
-
-class UnreadableError(Exception):
-    """A raw message that is no event and no forget request. The message says why."""
 
 
 def read_message(value: bytes | None, arrived_ms: int, rules: ParserConfig) -> tuple[bytes, Row | None, int]:
@@ -33,7 +25,7 @@ def read_message(value: bytes | None, arrived_ms: int, rules: ParserConfig) -> t
     Raises:
         UnreadableError: it is neither.
     """
-    content = _object(value)
+    content = _fields(value, rules)
     forget = content.get("forget_user")
     timestamp_ms = content.get("timestamp_ms")
     if type(timestamp_ms) is not int or not 0 < timestamp_ms <= MAX_TIMESTAMP_MS:
@@ -49,34 +41,16 @@ def read_message(value: bytes | None, arrived_ms: int, rules: ParserConfig) -> t
     return _user(content.get("user_id")), (timestamp_ms, _item(content.get("item_id")), action, surface), 0
 
 
-# More digits than any number of ours has: out of every range, and int() would refuse thousands of them.
-_TOO_LARGE = 1 << 200
-
-
-def _integer(digits: str) -> int:
-    return int(digits) if len(digits) < 60 else _TOO_LARGE
-
-
-def _no_json(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")  # NaN, Infinity
-
-
-_decode = json.JSONDecoder(parse_int=_integer, parse_constant=_no_json).decode
-_HALF_A_PAIR = re.compile("[\ud800-\udfff]")
-
-
-def _object(value: bytes | None) -> dict[str, Any]:
+def _fields(value: bytes | None, rules: ParserConfig) -> dict[str, Any]:
     if value is None or len(value) > MAX_MESSAGE_BYTES:
         raise UnreadableError("no value" if value is None else "too large")
-    try:
-        text = value.decode()
-        content = _decode(text)
-        # The escapes of half a surrogate pair are no text, also in a field that is ignored.
-        half_a_pair = "\\u" in text and _HALF_A_PAIR.search(json.dumps(content, ensure_ascii=False))
-    except (ValueError, RecursionError):
-        raise UnreadableError("not JSON") from None
-    if not isinstance(content, dict) or half_a_pair:
-        raise UnreadableError("half a surrogate pair" if half_a_pair else "not an object")
+    first = value[:1]
+    is_msgpack = b"\x80" <= first <= b"\x8f" or first in (b"\xde", b"\xdf")
+    if first in (b"\x00", b"\x01") or ("msgpack" if is_msgpack else "json") not in rules.formats:
+        raise UnreadableError("format not accepted")
+    content = read_msgpack(value) if is_msgpack else read_json(value)
+    if not isinstance(content, dict):
+        raise UnreadableError("not an object")
     return content
 
 

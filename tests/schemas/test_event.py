@@ -24,12 +24,18 @@ from schemas.event import (
     encode_forget,
     hash_item_id,
 )
+from schemas.formats import MAX_DEPTH
 from schemas.vocabulary import Vocabulary
 
 NOW_MS = 1767225600000
 GOOD = {"user_id": "u-17", "item_id": 4711, "action": "save", "surface": "home", "timestamp_ms": NOW_MS - 1000}
 FORGET = {"forget_user": "u-17", "timestamp_ms": NOW_MS - 1000}
 DEEP = b"[" * 5000 + b"]" * 5000
+
+
+def nested(depth: int) -> bytes:
+    """JSON with so many arrays and objects inside each other."""
+    return b'{"x": [' * (depth // 2) + b"[" * (depth % 2) + b"]" * (depth % 2) + b"]}" * (depth // 2)
 
 
 def message(**changes: object) -> bytes:
@@ -95,6 +101,11 @@ def test_a_forget_user_of_null_is_no_forget_request() -> None:
         (message(timestamp_ms=NOW_MS + DEFAULT_MAX_FUTURE_MS), Event(b"u-17", NOW_MS + 300_000, 4711, 4, 1)),
         (b"\n " + message() + b" \t\r\n", Event(b"u-17", NOW_MS - 1000, 4711, 4, 1)),
         (message()[:-1] + b', "action": "view"}', Event(b"u-17", NOW_MS - 1000, 4711, 1, 1)),  # JSON: the last one wins
+        (
+            raw("note", nested(MAX_DEPTH - 1)),
+            Event(b"u-17", NOW_MS - 1000, 4711, 4, 1),
+        ),  # the message's own object is one
+        (message(note='"[{\\' * 500), Event(b"u-17", NOW_MS - 1000, 4711, 4, 1)),  # brackets in text nest nothing
     ],
 )
 def test_the_ends_of_what_is_allowed(value: bytes, event: Event) -> None:
@@ -124,7 +135,7 @@ def test_what_the_producers_helpers_write_is_read() -> None:
         (message(note="x" * MAX_MESSAGE_BYTES), "too_large", "at most 16384"),
         (b"", "not_json", "not JSON"),
         (b"   ", "not_json", "not JSON"),
-        (b"\x00\x01\x02", "not_json", "not JSON"),
+        (b"\x05\x01\x02", "not_json", "not JSON"),
         (b"user_id=u-17", "not_json", "not JSON"),
         (message()[:-1], "not_json", "truncated"),
         (message() + b"{}", "not_json", "trailing"),
@@ -135,12 +146,19 @@ def test_what_the_producers_helpers_write_is_read() -> None:
         (message().replace(b"u-17", b"\\ud800"), "not_json", "surrogate"),
         (raw("item_id", b"01"), "not_json", "not JSON"),
         (raw("item_id", b"NaN"), "not_json", "not JSON"),
-        (raw("note", DEEP), "not_json", "recursion"),
+        (raw("note", DEEP), "too_deep", "more than 64"),
+        (b"[" * 10_000, "too_deep", "more than 64"),
+        (raw("note", nested(MAX_DEPTH)), "too_deep", "more than 64"),
         # The event's decoder stops at a wrong field; what comes behind it is still no JSON.
         (b'{"user_id": 5, x', "not_json", "not JSON"),
-        (b'{"user_id": 5, "note": ' + DEEP + b"}", "not_json", "recursion"),
+        (b'{"user_id": 5, "note": ' + DEEP + b"}", "too_deep", "more than 64"),
         (b'{"user_id": 5, "note": "\xff"', "not_json", "not JSON"),
         (b'{"forget_user": "u-17"', "not_json", "truncated"),
+        # A schema registry's framing, and what begins like it.
+        (b"\x00\x01\x02", "format_not_accepted", "begins with 0x00"),
+        (b"\x00\x00\x00\x00\x07" + message(), "format_not_accepted", "accepted is json, msgpack (`formats`)"),
+        (b"\x01" + bytes(16), "format_not_accepted", "framed by a schema registry"),
+        (message().decode().encode("utf-16-be"), "format_not_accepted", "begins with 0x00"),
         (b"null", "wrong_shape", "got `null`"),
         (b"17", "wrong_shape", "got `int`"),
         (b"[]", "wrong_shape", "got `array`"),
@@ -197,7 +215,8 @@ def test_a_bad_message_says_why(value: bytes | None, why: str, says: str) -> Non
 
 def test_every_reason_is_raised_by_some_message() -> None:
     parametrised = test_a_bad_message_says_why.pytestmark[0].args[1]  # type: ignore[attr-defined]
-    assert {why for _, why, _ in parametrised} | {"too_old"} == EventError.REASONS
+    elsewhere = {"too_old", "not_msgpack", "unknown_schema", "schema_mismatch"}  # test_formats.py, test_framed.py
+    assert {why for _, why, _ in parametrised} | elsewhere == EventError.REASONS
 
 
 @given(st.binary(max_size=200))

@@ -15,7 +15,7 @@ from stream.malformed import KINDS
 ARRIVED_MS = 1_790_000_000_000
 EVENT = {"user_id": "ünal", "item_id": 42, "action": "save", "surface": "home", "timestamp_ms": 893_286_638_001}
 #: Reasons that malformed messages cannot have: they depend on the vocabulary and the policies of a deployment.
-BY_POLICY = {"unknown_action", "unknown_surface", "too_old"}
+BY_POLICY = {"unknown_action", "unknown_surface", "too_old", "unknown_schema", "schema_mismatch"}
 
 
 def test_nothing_injected_is_the_log_itself() -> None:

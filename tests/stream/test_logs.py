@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.errors import ConfigError, LogError, PrerequisiteError
-from schemas.event import Engagement, Event, Parser, ParserConfig, encode_engagement, hash_item_id
+from schemas.event import Event, Parser, ParserConfig, encode_engagement, hash_item_id
+from schemas.formats import Engagement
 from schemas.log import EventLog
 from schemas.sequence import RECORD
 from schemas.vocabulary import Vocabulary

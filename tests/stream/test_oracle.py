@@ -6,6 +6,7 @@ import json
 from functools import reduce
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -27,7 +28,8 @@ from schemas.sequence import EMPTY, NO_RECORDS, RECORD, Sequence, encode_sequenc
 from stream.malformed import KINDS
 from stream.merge import fold
 from stream.oracle import Changelog, Found, Mismatch, Rebuilt, collect, compare, decode, encode, rebuild
-from stream.oracle_rules import UnreadableError, read_message
+from stream.oracle_formats import UnreadableError
+from stream.oracle_rules import read_message
 from stream.pack import pack
 from stream.partitioner import partitions_of
 from stream.whole_topic import Record
@@ -243,10 +245,65 @@ def odd_messages(draw: st.DrawFn) -> bytes:
     return value + draw(st.sampled_from([b"", b"\n ", b" " * MAX_MESSAGE_BYTES]))
 
 
+def packed(content: Any) -> bytes:
+    """MessagePack of what JSON allows and MessagePack does not too: its integers are cut off to 64 bits."""
+    if isinstance(content, dict):
+        count = bytes([0x80 + len(content)])
+        return count + b"".join(packed(name) + packed(inner) for name, inner in content.items())
+    if isinstance(content, list):
+        return bytes([0x90 + len(content)]) + b"".join(map(packed, content))
+    if isinstance(content, str):
+        text = content.encode("utf-8", "surrogatepass")
+        return b"\xda" + len(text).to_bytes(2, "big") + text
+    if isinstance(content, int) and not isinstance(content, bool):
+        return msgspec.msgpack.encode(max(min(content, 2**64 - 1), -(2**63)))
+    return msgspec.msgpack.encode(content)
+
+
+PACKED_BITS = st.one_of(
+    st.binary(max_size=2),
+    st.sampled_from([b"\xc1", b"\xc4\1u", b"\xd4\5x", b"\xd6\xff\xff\xff\xff\xff", b"\xa2\xff\xfe", b"\x81\x80\x90"]),
+    st.sampled_from([b"\x91" * deep for deep in (62, 63, 64, 65, 2000)]),
+    st.sampled_from([b"\xdc\0\2", b"\xdd\0\0\0\1", b"\xde\0\0", b"\xdf\xff\xff\xff\xff", b"\xd9\1a", b"\xdb\0\0\0\1a"]),
+    st.sampled_from([b"\xca\0\0\0\0", b"\xcb" + bytes(8), b"\xcf" + bytes(8), b"\xd3" + b"\xff" * 8, b"\xc0", b"\xc3"]),
+)
+
+
+@st.composite
+def odd_msgpack(draw: st.DrawFn) -> bytes:
+    """As `odd_messages`, in MessagePack."""
+    fields: dict[str, Any] = {"user_id": "u", "item_id": 5, "action": "save", "surface": "home", "timestamp_ms": NOW_MS}
+    fields |= draw(st.dictionaries(st.sampled_from(NAMES), ODD, max_size=2))
+    for name in draw(st.sets(st.sampled_from(NAMES), max_size=1)):
+        fields.pop(name, None)
+    value = packed(fields)
+    if draw(st.booleans()):
+        value = bytes([value[0] + 1]) + value[1:] + packed("note") + draw(PACKED_BITS)
+    for _ in range(draw(st.integers(0, 2))):
+        start = draw(st.integers(0, len(value)))
+        value = value[:start] + draw(PACKED_BITS) + value[start + draw(st.integers(0, 3)) :]
+    return value + draw(st.sampled_from([b"", b"", b"\xc0", bytes(MAX_MESSAGE_BYTES)]))
+
+
+@st.composite
+def nested_json(draw: st.DrawFn) -> bytes:
+    """An event with brackets in another field, about as deep as is allowed."""
+    depth = draw(st.integers(60, 67))
+    brackets = draw(
+        st.sampled_from([("[", "]"), ('{"a":', "}"), ('["]", ', "]"), ('{"\\\\":', "}"), ('["\\"[",', "]")])
+    )
+    note = brackets[0] * depth + draw(st.sampled_from(["1", "[]", '"[{"', ""])) + brackets[1] * depth
+    return event("u", NOW_MS)[:-1] + f', "note": {note}}}'.encode()
+
+
+ONLY_JSON = ParserConfig(formats=("json",))
+ODD_RULES = [RULES, ParserConfig(unknown_names="other", max_age_ms=10**6), ONLY_JSON]
+
+
 @settings(max_examples=300)
-@given(odd_messages(), st.sampled_from([RULES, ParserConfig(unknown_names="other", max_age_ms=10**6)]))
+@given(odd_messages() | odd_msgpack() | nested_json(), st.sampled_from(ODD_RULES))
 def test_the_oracle_and_ingest_read_the_same_messages(value: bytes, rules: ParserConfig) -> None:
-    """Two implementations of the rules, one by msgspec and one by the standard library."""
+    """Two implementations of the rules and of the decoders."""
     try:
         parsed = Parser(rules).parse(value, NOW_MS)
     except EventError as refused:
