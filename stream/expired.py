@@ -12,9 +12,12 @@ from contextlib import suppress
 
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
-from edge.kafka import REQUEST_TIMEOUT_S, mapped
+from edge.kafka import mapped
 
 logger = logging.getLogger(__name__)
+
+#: The loop stands still meanwhile, so it is short: the next pass asks again.
+_ANSWER_S = 2.0
 
 
 class ExpiredOffsets:
@@ -51,7 +54,7 @@ class ExpiredOffsets:
         for partition, wanted in list(self._waiting.items()):
             where = TopicPartition(self._topic, partition)
             try:
-                start, end = self._consumer.get_watermark_offsets(where, timeout=REQUEST_TIMEOUT_S)
+                start, end = self._consumer.get_watermark_offsets(where, timeout=_ANSWER_S)
                 offset = wanted if wanted is not None and start <= wanted <= end else start
                 with suppress(KafkaException):  # if an earlier attempt came no further
                     self._consumer.incremental_unassign([where])  # librdkafka refuses to seek in this state

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import msgspec
 import numpy as np
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Message, Producer, TopicPartition
 
@@ -137,9 +138,9 @@ class Deployment:
     def ends(self, topic: str, partitions: int = PARTITIONS) -> list[int]:
         return list(end_offsets(self.admin, [(topic, p) for p in range(partitions)]).values())
 
-    def mismatches(self, capacity: int = 256) -> list[Mismatch]:
+    def mismatches(self, capacity: int = 256, rules: ParserConfig | None = None) -> list[Mismatch]:
         """What the oracle finds; call it when all has drained."""
-        rebuilt = rebuild(read_raw(self.kafka, self.names), ParserConfig(), capacity)
+        rebuilt = rebuild(read_raw(self.kafka, self.names), rules or ParserConfig(), capacity)
         assert rebuilt.sequences, "nothing was sent"
         return compare(rebuilt, read_sequences(self.kafka, self.names))
 
@@ -221,6 +222,7 @@ def main(stage: str, options: dict[str, Any]) -> int:
     kafka, names = KafkaConfig(options.pop("kafka")), Names(options.pop("prefix"))
     try:
         if stage == "ingest":
+            options["parser"] = msgspec.convert(options.get("parser", {}), ParserConfig)
             run_ingest(IngestConfig(kafka, names, **options))
         else:
             if "data_dir" in options:

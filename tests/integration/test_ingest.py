@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,6 @@ from schemas.event import encode_engagement
 from stream.partitioner import partitions_of
 from stream.topics import RAW_MAX_MESSAGE_BYTES, arrival_is_brokers_time
 from tests.integration.streaming import PARTITIONS, Deployment, chunks, random_events, wait_until
-from tests.stream.test_pack import BAD
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
@@ -39,40 +37,6 @@ def test_partitions_are_those_of_librdkafka(deployment: Deployment) -> None:
         )
     producer.flush()
     assert placed == dict(zip(keys, partitions_of(keys, PARTITIONS).tolist(), strict=True))
-
-
-def test_bad_messages_become_dead_letters_untouched_and_the_rest_flows(deployment: Deployment) -> None:
-    now_ms = int(time.time() * 1000)
-    # Those that depend on the time of arrival or on the configuration are in the unit tests.
-    bad = {name: (value, reason) for name, (value, reason) in BAD.items() if reason not in ("in_the_future", "too_old")}
-    good = [encode_engagement(f"u{i}", i, "save", "home", now_ms - i) for i in range(200)]
-    with deployment:
-        deployment.start("ingest")
-        deployment.send(good[:100])
-        for name, (value, _) in bad.items():
-            deployment.send([value], key=name.encode(), headers=[("trace", b"\x00\xff"), ("trace", None)])
-        deployment.send(good[100:])
-        wait_until("ingest has caught up", lambda: deployment.lag("ingest") == 0)
-
-        letters = deployment.dead_letters()
-        assert len(letters) == len(bad)
-        for message, headers in letters:
-            key = message.key()
-            assert key is not None
-            value, reason = bad[key.decode()]
-            assert message.value() == value
-            assert headers.reason == reason
-            assert headers.original == [("trace", b"\x00\xff"), ("trace", None)]
-            assert headers.provenance.topic == deployment.names.engagements
-            assert abs(headers.provenance.timestamp_ms - now_ms) < 60_000
-        # The provenance names the very message.
-        raw = {(m.partition(), m.offset()): m.key() for m in deployment.read(deployment.names.engagements)}
-        for message, headers in letters:
-            assert raw[headers.provenance.partition, headers.provenance.offset] == message.key()
-        users = Counter(
-            user for m in deployment.read(deployment.names.batches) for user in decode_batch(m.value() or b"").users
-        )
-        assert users.keys() == {f"u{i}".encode() for i in range(200)}
 
 
 def test_a_message_as_large_as_the_topic_takes_is_kept(deployment: Deployment) -> None:

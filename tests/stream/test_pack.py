@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +17,7 @@ from schemas.sequence import RECORD, sort_records
 from stream.merge import fold
 from stream.pack import Packed, batch_bytes, pack, split
 from stream.partitioner import partitions_of
+from tests.bad_input import MAX_AGE_MS, raw_kinds
 
 NOW_MS = 1767225600000
 PARSER = Parser(ParserConfig())
@@ -114,66 +113,13 @@ def test_nothing_gives_nothing() -> None:
     assert packed([]) == Packed([], [], 0)
 
 
-def event(**changed: Any) -> bytes:
-    fields = {"user_id": "u", "item_id": 1, "action": "save", "surface": "home", "timestamp_ms": NOW_MS}
-    return json.dumps({k: v for k, v in {**fields, **changed}.items() if v is not ...}).encode()
-
-
-BAD: dict[str, tuple[bytes | None, str]] = {
-    "null value": (None, "null_value"),
-    "empty": (b"", "not_json"),
-    "text": (b"hello", "not_json"),
-    "truncated": (event()[:-5], "not_json"),
-    "two objects": (event() + event(), "not_json"),
-    "trailing comma": (event()[:-1] + b",}", "not_json"),
-    "single quotes": (event().replace(b'"', b"'"), "not_json"),
-    "invalid UTF-8": (event(user_id="?").replace(b'"?"', b'"\xff\xfe"'), "not_json"),
-    "UTF-16": (event().decode().encode("utf-16"), "not_json"),
-    "byte order mark": (b"\xef\xbb\xbf" + event(), "not_json"),
-    "gzip": (b"\x1f\x8b\x08\x00\x00\x00\x00\x00", "not_json"),
-    "NaN": (event(item_id=float("nan")), "not_json"),
-    "infinity": (event(timestamp_ms=float("inf")), "not_json"),
-    "nested 10,000 deep": (b'{"x": ' + b"[" * 10_000, "not_json"),
-    "an array nested 10,000 deep": (b"[" * 10_000, "wrong_shape"),
-    "10 MB": (b" " * 10_000_000 + event(), "too_large"),
-    "just too long": (event(comment="x" * (16 * 1024)), "too_large"),
-    "array": (b"[" + event() + b"]", "wrong_shape"),
-    "number": (b"17", "wrong_shape"),
-    "null": (b"null", "wrong_shape"),
-    "user is a number": (event(user_id=5), "wrong_shape"),
-    "user is null": (event(user_id=None), "wrong_shape"),
-    "no user": (event(user_id=...), "wrong_shape"),
-    "no item": (event(item_id=...), "wrong_shape"),
-    "no timestamp": (event(timestamp_ms=...), "wrong_shape"),
-    "item is a list": (event(item_id=[1]), "wrong_shape"),
-    "item is true": (event(item_id=True), "wrong_shape"),
-    "timestamp is text": (event(timestamp_ms=str(NOW_MS)), "wrong_shape"),
-    "timestamp is a fraction": (event(timestamp_ms=NOW_MS + 0.5), "wrong_shape"),
-    "action is a number": (event(action=4), "wrong_shape"),
-    "empty user": (event(user_id=""), "bad_user_id"),
-    "long user": (event(user_id="ü" * 200), "bad_user_id"),
-    "forget nobody": (encode_forget("", NOW_MS), "bad_user_id"),
-    "negative item": (event(item_id=-1), "bad_item_id"),
-    "item past 63 bits": (event(item_id=1 << 63), "bad_item_id"),
-    "item past 64 bits": (event(item_id=1 << 70), "bad_item_id"),
-    "empty item": (event(item_id=""), "bad_item_id"),
-    "long item": (event(item_id="i" * 513), "bad_item_id"),
-    "unknown action": (event(action="purchase"), "unknown_action"),
-    "unknown surface": (event(surface="fridge"), "unknown_surface"),
-    "in the future": (event(timestamp_ms=NOW_MS + 300_001), "in_the_future"),
-    "too old": (event(timestamp_ms=NOW_MS - 1_000_001), "too_old"),
-    "seconds": (event(timestamp_ms=NOW_MS // 1000), "too_old"),
-    "microseconds": (event(timestamp_ms=NOW_MS * 1000), "bad_timestamp"),
-    "before 1970": (event(timestamp_ms=-1), "bad_timestamp"),
-    "timestamp 0": (event(timestamp_ms=0), "bad_timestamp"),
-    "forget in the future": (encode_forget("u", NOW_MS + 300_001), "in_the_future"),
-}
+BAD = raw_kinds(NOW_MS)
 
 
 @pytest.mark.parametrize(("value", "reason"), BAD.values(), ids=BAD.keys())
 def test_bad_input_is_rejected_and_the_rest_flows(value: bytes | None, reason: str) -> None:
-    parser = Parser(ParserConfig(max_age_ms=1_000_000))
-    good = event(item_id=7)
+    parser = Parser(ParserConfig(max_age_ms=MAX_AGE_MS))
+    good = encode_engagement("u", 7, "save", "home", NOW_MS)
     result = pack([good, value, good], [NOW_MS] * 3, parser, 4, BIG)
     (rejected,) = result.rejected
     assert (rejected.at, rejected.reason) == (1, reason)
