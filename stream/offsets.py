@@ -10,8 +10,14 @@ from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 
 from edge.kafka import REQUEST_TIMEOUT_S, Admin
 
-#: Of a topic that was just created, or a broker that just went: it passes.
-_NO_LEADER = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
+#: Of a topic that was just created, or a broker that just went or came back: the client knows better in a moment.
+_NO_LEADER = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError.OFFSET_NOT_AVAILABLE,
+)
 
 
 def end_offsets(

@@ -79,6 +79,8 @@ def test_tls_for_aiokafka(tmp_path: Path) -> None:
         (KafkaError.MSG_SIZE_TOO_LARGE, TopicError),
         (KafkaError._ALL_BROKERS_DOWN, UnavailableError),
         (KafkaError._MSG_TIMED_OUT, UnavailableError),
+        (KafkaError.FENCED_LEADER_EPOCH, UnavailableError),
+        (KafkaError.COORDINATOR_LOAD_IN_PROGRESS, UnavailableError),
         (KafkaError.INVALID_CONFIG, SlipstreamError),
     ],
 )
