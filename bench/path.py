@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ from bench.events import Workload, histories, raw_events
 from bench.programs import Program, caught_up, metric, owns_partitions, wait_until
 from bench.topics import delete_topics, fill, filled, log_bytes, seed_changelog
 from edge.kafka import Admin, KafkaConfig
+from schemas.errors import MismatchError
 from schemas.names import Names
 from schemas.sequence import DEFAULT_CAPACITY, pack_sequence
 from slipstream.stack import Stack
@@ -37,7 +38,7 @@ class Cost:
         seconds: from the first event's visibility to the last commit.
         cpu_s: CPU seconds by process.
         changelog_bytes: that the events added to the changelog's log on disk.
-        peak_rss_bytes: at the end, by process.
+        rss_bytes: at the end, by process.
     """
 
     events: int
@@ -94,7 +95,7 @@ def ours(
         ingest, sequence: more fields of IngestConfig and SequenceConfig.
 
     Raises:
-        AssertionError: a sequence is not what it must be.
+        MismatchError: a sequence is not what it must be: a figure of a run that computed something else is worth nothing.
     """
     names, directory = lab.fresh("ours")
     kafka, admin, port = lab.kafka, Admin(lab.kafka), free_port()
@@ -179,14 +180,16 @@ def quix(lab: Lab, python: Path, workload: Workload, partitions: int = 4) -> Cos
 def _check_some(
     kafka: KafkaConfig, names: Names, workload: Workload, length: int, first_ms: int, users: int = 200
 ) -> None:
-    """A figure of a run that computed something else is worth nothing: some users' sequences, rebuilt from the events."""
+    """Rebuilds some users' sequences from the events."""
     _, _, records, who = raw_events(workload, first_ms)
     found = read_sequences(kafka, names).sequences
-    assert len(found) == workload.users, f"{len(found)} sequences of {workload.users} users"
-    chosen: Sequence[int] = list(range(0, workload.users, max(1, workload.users // users)))
-    wanted = dict(zip(range(workload.users), histories(workload.users, length, first_ms, workload.seed), strict=True))
-    for user in chosen:
-        key, history = wanted[user]
+    if len(found) != workload.users:
+        raise MismatchError(f"topic {names.sequences}: {len(found)} sequences of {workload.users} users")
+    every = max(1, workload.users // users)
+    for user, (key, history) in enumerate(histories(workload.users, length, first_ms, workload.seed)):
+        if user % every:
+            continue
         news = records[who == user]
         value = pack_sequence(0, (history.tobytes() + news.tobytes())[-length * records.itemsize :])
-        assert found[key].value == value, f"{key!r}: not the sequence that its events make"
+        if found[key].value != value:
+            raise MismatchError(f"topic {names.sequences}: user {key!r} has not the sequence that the events make")
