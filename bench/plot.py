@@ -11,7 +11,7 @@ mpl.use("svg")
 
 import matplotlib.pyplot as plt
 
-_STYLE = {
+_STYLE: Any = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
