@@ -86,6 +86,8 @@ def load_partitions(
                 )
             for message in messages:
                 partition = cast(int, message.partition())
+                if partition not in reading:
+                    continue  # whole already: its owner writes again, which is not ours to read
                 error = message.error()
                 if error is not None:
                     if (
@@ -93,6 +95,7 @@ def load_partitions(
                         and cast(int, message.offset()) >= partitions[partition]
                     ):
                         reading.discard(partition)
+                        consumer.pause([TopicPartition(topic, partition)])
                         finish(partition)
                     elif error.code() != KafkaError._PARTITION_EOF and not error.retriable():
                         raise mapped(error, f"topic {topic}, partition {partition} cannot be read")
