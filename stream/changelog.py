@@ -12,6 +12,7 @@ a partition instead of 113.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -57,6 +58,13 @@ class Letter(NamedTuple):
     timestamp_ms: int
 
 
+class Written(NamedTuple):
+    """A committed transaction: bytes of its values, and the offset after its last record, None if the broker did not say."""
+
+    size_bytes: int
+    next_offset: int | None
+
+
 class ChangelogWriter:
     """The one writer of a partition. Not for concurrent calls."""
 
@@ -87,8 +95,10 @@ class ChangelogWriter:
             raise writer._mapped(error, "cannot be opened for writing") from None
         return writer
 
-    async def write(self, writes: Iterable[Write], letters: Iterable[Letter] = (), dead_letters_topic: str = "") -> int:
-        """Write records, and dead letters, in one transaction; returns when it is committed, with the bytes of the values.
+    async def write(
+        self, writes: Iterable[Write], letters: Iterable[Letter] = (), dead_letters_topic: str = ""
+    ) -> Written:
+        """Write records, and dead letters, in one transaction; returns when it is committed.
 
         Raises:
             FencedError: another worker owns the partition.
@@ -100,7 +110,7 @@ class ChangelogWriter:
         try:
             async with asyncio.timeout(self._timeout_s):
                 await producer.begin_transaction()
-                size = await self._send(producer, writes)
+                written = await self._send(producer, writes)
                 for letter in letters:
                     await producer.send_and_wait(
                         dead_letters_topic,
@@ -110,27 +120,36 @@ class ChangelogWriter:
                         headers=[(name, v.encode() if isinstance(v, str) else v) for name, v in letter.headers],
                     )
                 await producer.commit_transaction()
-                return size
+                return written
         except (TimeoutError, KafkaError) as error:
             raise self._mapped(error, "not written") from error
 
-    async def _send(self, producer: AIOKafkaProducer, writes: Iterable[Write]) -> int:
+    async def _send(self, producer: AIOKafkaProducer, writes: Iterable[Write]) -> Written:
         size = 0
-        sent: list[asyncio.Future[Any]] = []
+        next_offset: int | None = None
+        sent: deque[tuple[asyncio.Future[Any], int]] = deque()
+
+        async def acknowledged() -> int | None:
+            future, records = sent.popleft()
+            offset = (await future).offset
+            return offset + records if offset >= 0 else None
+
         batch = producer.create_batch()
         for key, value, timestamp_ms in writes:
             if batch.append(key=key, value=value, timestamp=timestamp_ms) is None:  # full
-                sent.append(await producer.send_batch(batch, self._topic, partition=self._partition))
+                future = await producer.send_batch(batch, self._topic, partition=self._partition)
+                sent.append((future, batch.record_count()))
                 batch = producer.create_batch()
                 batch.append(key=key, value=value, timestamp=timestamp_ms)
                 if len(sent) >= _MAX_UNACKNOWLEDGED:
-                    await sent.pop(0)
+                    await acknowledged()
             size += len(value or b"")
         if batch.record_count():
-            sent.append(await producer.send_batch(batch, self._topic, partition=self._partition))
-        for acknowledged in sent:
-            await acknowledged
-        return size
+            future = await producer.send_batch(batch, self._topic, partition=self._partition)
+            sent.append((future, batch.record_count()))
+        while sent:
+            next_offset = await acknowledged()
+        return Written(size, next_offset)
 
     async def close(self) -> None:
         await asyncio.gather(*[producer.stop() for producer in self._producers])

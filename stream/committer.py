@@ -18,16 +18,19 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, ParamSpec, TypeVar
 
 from schemas.batch import Batch, decode_batch
 from schemas.errors import BatchError
-from stream.changelog import ChangelogWriter, Letter, Write
+from stream.changelog import ChangelogWriter, Letter, Write, Written
 from stream.dead_letters import BAD_BATCH, BAD_SEQUENCE, Headers, Provenance, dead_letter_headers
 from stream.merge import combine, merge_many
 from stream.metrics import SequenceMetrics
 from stream.recovery import Damaged
 from stream.store import PartitionTable
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 #: Batches that may wait, by number and by bytes; then `put` waits, and Faust stops fetching.
 MAX_QUEUED = 64
@@ -67,7 +70,7 @@ class Committer:
         self._fail = fail
         self._queue: deque[Pending] = deque()
         self._queued_bytes = 0
-        self._transacting = asyncio.Lock()
+        self._busy = asyncio.Lock()  # from before a transaction until the table has it, too
         self._wake = asyncio.Event()
         self._space = asyncio.Event()
         self._expire_before_ms: int | None = None
@@ -111,7 +114,7 @@ class Committer:
     async def settle(self) -> None:
         """Returns when no transaction is under way; with an empty queue none begins until the next call of another method."""
         self._expire_before_ms = None
-        async with self._transacting:
+        async with self._busy:
             pass
 
     async def close(self) -> None:
@@ -121,18 +124,22 @@ class Committer:
             await asyncio.gather(self._task, return_exceptions=True)
         self.discard_queue()
         await self._writer.close()
+        if self.table is not None:
+            await _called(self.table, self.table.close)
 
     async def _run(self, table: PartitionTable) -> None:
         try:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
-                await self._bury_damaged()
+                async with self._busy:
+                    await self._bury_damaged()
                 while taken := self._take():
-                    await self._commit(taken, table)
+                    async with self._busy:
+                        await self._commit(taken, table)
                 if self._expire_before_ms is not None:
-                    await self._expire(table, self._expire_before_ms)
-                    self._expire_before_ms = None
+                    async with self._busy:
+                        await self._expire(table)
         except asyncio.CancelledError:
             raise
         except BaseException as error:
@@ -157,7 +164,8 @@ class Committer:
         writes: list[Write] = []
         if batches:
             news = combine(batches)
-            merged = merge_many(table.get_many(news.users), news, self._capacity)
+            old = await _called(table, table.get_many, news.users)
+            merged = merge_many(old, news, self._capacity)
             arrived = news.arrived_ms.tolist()
             writes = [
                 Write(user, value, at)
@@ -165,24 +173,30 @@ class Committer:
                 if value is not None
             ]
         # 3 commit
-        await self._transact(writes, letters)
+        begun_ms = int(time.time() * 1000)
+        written = await self._transact(writes, letters)
         # 4 remember
-        for write in writes:
-            table.put(*write)
+        await self._remember(table, writes, written, begun_ms)
         # 5 ack
         for pending in taken:
             pending.ack()
         self._count(batches, writes, letters)
 
-    async def _transact(self, writes: list[Write], letters: list[Letter]) -> None:
+    async def _transact(self, writes: list[Write], letters: list[Letter]) -> Written:
         if not writes and not letters:
-            return
+            return Written(0, None)
         started = time.perf_counter()
-        async with self._transacting:
-            size = await self._writer.write(writes, letters, self._dead_letters_topic)
+        written = await self._writer.write(writes, letters, self._dead_letters_topic)
         self._metrics.transaction_s.observe(time.perf_counter() - started)
         self._metrics.transactions.inc()
-        self._metrics.changelog_bytes.inc(size)
+        self._metrics.changelog_bytes.inc(written.size_bytes)
+        return written
+
+    async def _remember(self, table: PartitionTable, writes: list[Write], written: Written, begun_ms: int) -> None:
+        """No other worker could write until the transaction was committed: what is not in the table came after it began."""
+        if writes:
+            as_of_ms = None if written.next_offset is None else begun_ms
+            await _called(table, table.put_many, writes, written.next_offset, as_of_ms)
 
     def _count(self, batches: list[Batch], writes: list[Write], letters: list[Letter]) -> None:
         self._metrics.batches.inc(len(batches))
@@ -194,12 +208,13 @@ class Committer:
             oldest_ms = min(write.timestamp_ms for write in writes)
             self._metrics.latency.observe(max(0.0, time.time() - oldest_ms / 1000))
 
-    async def _expire(self, table: PartitionTable, before_ms: int) -> None:
+    async def _expire(self, table: PartitionTable) -> None:
+        before_ms, self._expire_before_ms = self._expire_before_ms, None
+        if before_ms is None:  # settled meanwhile
+            return
         now_ms = int(time.time() * 1000)
         tombstones = [Write(user, None, now_ms) for user in table.expired_markers(before_ms)]
-        await self._transact(tombstones, [])
-        for tombstone in tombstones:
-            table.put(*tombstone)
+        await self._remember(table, tombstones, await self._transact(tombstones, []), now_ms)
         self._metrics.tombstones.inc(len(tombstones))
 
     async def _bury_damaged(self) -> None:
@@ -211,6 +226,13 @@ class Committer:
         await self._transact([], letters)
         if letters:
             self._metrics.dead_letters.labels(BAD_SEQUENCE).inc(len(letters))
+
+
+async def _called(table: PartitionTable, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Where it does not keep the event loop, and with it the heartbeats, waiting for a disk."""
+    if table.blocks:
+        return await asyncio.to_thread(method, *args, **kwargs)
+    return method(*args, **kwargs)
 
 
 def _decoded(taken: list[Pending]) -> tuple[list[Batch], list[Letter]]:

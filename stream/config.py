@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from edge.kafka import KafkaConfig
 from schemas.errors import ConfigError
@@ -61,7 +62,10 @@ class SequenceConfig:
             nothing back.
         forget_marker_retention_s: for so long a forgotten user stays known as forgotten after the request, so that a late
             duplicate of an old event does not bring the user back.
-        data_dir: Faust wants a directory of its own; none = a temporary one. Two workers cannot share one.
+        store: where the tables are: "memory", or "rocksdb", on disk below `data_dir`.
+        store_memory_bytes: of RocksDB, for all partitions of this worker together.
+        data_dir: Faust wants a directory of its own, and RocksDB's databases lie in it; none = a temporary one. Two workers
+            cannot share one.
         session_timeout_s: a worker that is silent for so long loses its partitions; its successor waits as long.
         rebalance_timeout_s: how long the group waits for a living worker to finish what it has in hand.
         commit_interval_s: how often source offsets are committed.
@@ -73,6 +77,8 @@ class SequenceConfig:
     names: Names = field(default_factory=Names)
     capacity: int = DEFAULT_CAPACITY
     forget_marker_retention_s: float = 7 * DAY_S
+    store: Literal["memory", "rocksdb"] = "memory"
+    store_memory_bytes: int = 256 << 20
     data_dir: Path | None = None
     session_timeout_s: float = 6.0
     rebalance_timeout_s: float = 60.0
@@ -83,3 +89,11 @@ class SequenceConfig:
     def __post_init__(self) -> None:
         if not 1 <= self.capacity <= 1 << 16:
             raise ConfigError(f"capacity {self.capacity} is not in [1, 65536]")
+        if self.store not in ("memory", "rocksdb"):
+            raise ConfigError(f"sequence_store {self.store!r} is neither memory nor rocksdb")
+        if self.store == "rocksdb" and self.data_dir is None:
+            raise ConfigError(
+                "sequence_store rocksdb keeps its tables on disk: name a directory of this worker's own with `sequence_dir`"
+            )
+        if self.store_memory_bytes < 16 << 20:
+            raise ConfigError(f"sequence_store_memory_bytes {self.store_memory_bytes} is less than 16 MiB")

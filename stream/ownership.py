@@ -10,7 +10,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from edge.kafka import Admin, KafkaConfig
@@ -20,7 +20,8 @@ from stream.changelog import ChangelogWriter
 from stream.committer import Committer
 from stream.metrics import SequenceMetrics
 from stream.offsets import end_offsets
-from stream.recovery import Loaded, load_partitions
+from stream.recovery import Ends, Loaded, load_partitions
+from stream.store import PartitionTable, Stores
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +44,10 @@ class Ownership:
         capacity: int,
         timeout_s: float,
         metrics: SequenceMetrics,
+        stores: Stores,
         fail: Callable[[BaseException], None],
     ) -> None:
+        self._stores = stores
         self._kafka = kafka
         self._names = names
         self._capacity = capacity
@@ -53,7 +56,9 @@ class Ownership:
         self._fail = fail
         self._admin = Admin(kafka)
         self._owned: dict[int, _Owned] = {}
-        self._loaders: set[asyncio.Task[None]] = set()
+        # What uses tables that no committer has: loads, with the events that end them, and closes of what was loaded in vain.
+        self._loads: dict[asyncio.Task[None], threading.Event] = {}
+        self._closes: set[asyncio.Task[None]] = set()
         self._rebalancing = True
 
     @property
@@ -66,7 +71,8 @@ class Ownership:
 
     @property
     def users(self) -> int:
-        return sum(len(owned.committer.table or ()) for owned in self._owned.values())
+        tables = [owned.committer.table for owned in self._owned.values()]
+        return sum(len(table) for table in tables if table is not None)
 
     def committer(self, partition: int) -> Committer:
         return self._owned[partition].committer
@@ -92,10 +98,10 @@ class Ownership:
             UnavailableError: Kafka does not answer in time.
         """
         lost, gained = sorted(self._owned.keys() - mine), sorted(mine - self._owned.keys())
-        for partition in lost:
-            owned = self._owned.pop(partition)
+        leaving = [self._owned.pop(partition) for partition in lost]
+        for owned in leaving:
             owned.stop_loading.set()
-            await owned.committer.close()
+        await asyncio.gather(*[owned.committer.close() for owned in leaving])
         writers = await asyncio.gather(*[self._open_writer(partition) for partition in gained])
         for partition, writer in zip(gained, writers, strict=True):
             committer = Committer(
@@ -104,13 +110,15 @@ class Ownership:
             self._owned[partition] = _Owned(committer)
         for owned in self._owned.values():
             await owned.committer.settle()
-        for partition, end in (await self._settled_ends(sorted(self._owned))).items():
+        ends = await self._settled_ends(sorted(self._owned))
+        for partition, end in ends.offsets.items():
             self._owned[partition].end_offset = end
         for owned in self._owned.values():
             owned.committer.discarding = False
         self._metrics.partitions.set(len(self._owned))
         # With a lost partition its loader ended: the others that it had not finished begin again.
-        self._load([p for p in self.loading if p in gained or self._owned[p].stop_loading.is_set()])
+        again = [p for p in self.loading if p in gained or self._owned[p].stop_loading.is_set()]
+        self._load(Ends({partition: ends.offsets[partition] for partition in again}, ends.as_of_ms))
         if lost or gained:
             logger.info("partitions %s: got %s, gave up %s", self.partitions, gained, lost)
 
@@ -119,15 +127,16 @@ class Ownership:
         ids = names.sequence_transactional_ids(partition)
         return await ChangelogWriter.open(self._kafka, names.sequences, partition, ids, self._timeout_s)
 
-    async def _settled_ends(self, partitions: list[int]) -> Mapping[int, int]:
+    async def _settled_ends(self, partitions: list[int]) -> Ends:
         """The changelog's ends, once the markers of our last transactions are written: then nothing moves them but us."""
         where = [(self._names.sequences, partition) for partition in partitions]
         deadline = time.monotonic() + self._timeout_s
         while True:
+            as_of_ms = int(time.time() * 1000)
             ends = await asyncio.to_thread(end_offsets, self._admin, where)
             stable = await asyncio.to_thread(end_offsets, self._admin, where, committed_only=True)
             if ends == stable:
-                return {partition: end for (_, partition), end in ends.items()}
+                return Ends({partition: end for (_, partition), end in ends.items()}, as_of_ms)
             if time.monotonic() > deadline:
                 raise UnavailableError(
                     f"topic {self._names.sequences}: a transaction stays open on partitions "
@@ -135,44 +144,63 @@ class Ownership:
                 )
             await asyncio.sleep(0.005)
 
-    def _load(self, partitions: list[int]) -> None:
-        if not partitions:
+    def _load(self, ends: Ends) -> None:
+        if not ends.offsets:
             return
         stop = threading.Event()
-        ends = {}
-        for partition in partitions:
+        for partition in ends.offsets:
             self._owned[partition].stop_loading = stop
-            ends[partition] = self._owned[partition].end_offset
         loop = asyncio.get_running_loop()
+        ending = [task for task, stopped in self._loads.items() if stopped.is_set()]
 
         def on_loaded(loaded: Loaded) -> None:
             loop.call_soon_threadsafe(self._loaded, loaded, stop)
 
         async def load() -> None:
             try:
+                await asyncio.gather(*ending)  # they may have these partitions' tables open
+                await self._closed()
                 await asyncio.to_thread(
-                    load_partitions, self._kafka, self._names.sequences, ends, on_loaded, stop, self._timeout_s
+                    load_partitions,
+                    self._kafka,
+                    self._names.sequences,
+                    self._stores,
+                    ends,
+                    on_loaded,
+                    stop,
+                    self._timeout_s,
                 )
             except Exception as error:
                 self._fail(error)
 
         task = asyncio.create_task(load(), name="load-changelog")
-        self._loaders.add(task)
-        task.add_done_callback(self._loaders.discard)
+        self._loads[task] = stop
+        task.add_done_callback(self._loads.pop)
+
+    def _close_in_background(self, table: PartitionTable) -> None:
+        task = asyncio.create_task(asyncio.to_thread(table.close), name="close-table")
+        self._closes.add(task)
+        task.add_done_callback(self._closes.discard)
+
+    async def _closed(self) -> None:
+        while self._closes:
+            await asyncio.gather(*self._closes)
 
     def _loaded(self, loaded: Loaded, stop: threading.Event) -> None:
         owned = self._owned.get(loaded.partition)
-        if owned is None or owned.stop_loading is not stop:
-            return  # given up meanwhile
+        if owned is None or owned.stop_loading is not stop:  # given up meanwhile
+            self._close_in_background(loaded.table)
+            return
         self._metrics.recovered_records.inc(loaded.records)
         self._metrics.recovery_s.set(loaded.seconds)
         for damaged in loaded.damaged:
             logger.error("%s: %s; it goes to the dead letters", damaged.provenance, damaged.error)
         logger.info(
-            "partition %d: %d users from %d changelog records in %.1f s",
+            "partition %d: %d users from %d changelog records, read from offset %d on, in %.1f s",
             loaded.partition,
             len(loaded.table),
             loaded.records,
+            loaded.from_offset,
             loaded.seconds,
         )
         owned.committer.start(loaded.table, loaded.damaged)
@@ -186,4 +214,5 @@ class Ownership:
 
     async def close(self) -> None:
         await self.rebalance(set())
-        await asyncio.gather(*self._loaders)
+        await asyncio.gather(*self._loads)
+        await self._closed()

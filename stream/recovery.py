@@ -1,9 +1,13 @@
-"""Reads changelog partitions from their beginning into tables, in bulk: what Faust's own recovery does record by record."""
+"""Reads changelog partitions into tables, in bulk: what Faust's own recovery does record by record.
+
+From the beginning, or from where a table that was kept ends.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, cast
 
@@ -11,11 +15,14 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from edge.kafka import KafkaConfig, make, mapped
 from schemas.errors import SequenceError, UnavailableError
-from schemas.sequence import MAGIC, VERSION, decode_sequence
+from schemas.sequence import MAGIC, VERSION
+from schemas.sequence import decode_sequence as verify_sequence
 from stream.dead_letters import Provenance
-from stream.store import PartitionTable
+from stream.store import PartitionTable, Stores
 
 _CHUNK = 10_000
+
+_Write = tuple[bytes, bytes | None, int]
 
 
 class Damaged(NamedTuple):
@@ -28,92 +35,116 @@ class Damaged(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """A partition's table as of the changelog's end. `records` counts what was read."""
+    """A partition's table as of the changelog's end. `records` counts what was read, from `from_offset` on."""
 
     partition: int
     table: PartitionTable
+    from_offset: int
     records: int
     seconds: float
     damaged: list[Damaged]
 
 
+class Ends(NamedTuple):
+    """Where the partitions end.
+
+    Attributes:
+        offsets: partition -> its end offset, transaction markers included. The caller has fenced off every other writer of these
+            partitions, so that the ends stay the ends.
+        as_of_ms: when they were asked for.
+    """
+
+    offsets: Mapping[int, int]
+    as_of_ms: int
+
+
 def load_partitions(
     kafka: KafkaConfig,
     topic: str,
-    partitions: Mapping[int, int],
+    stores: Stores,
+    ends: Ends,
     on_loaded: Callable[[Loaded], None],
     stop: threading.Event,
     stalled_after_s: float,
 ) -> None:
-    """Read committed records up to the given end offsets; calls `on_loaded` for each partition as it is whole.
-
-    The caller has fenced off every other writer of these partitions, so that the ends stay the ends. Blocking: for a thread.
+    """Read committed records up to the ends; calls `on_loaded` for each partition as it is whole. Blocking: for a thread.
 
     Args:
-        partitions: partition -> its end offset, transaction markers included.
         stop: ends it early, with nothing more loaded.
         stalled_after_s: without progress for so long it gives up.
 
     Raises:
         SequenceError: a record of another version: this build must not write over it.
         UnavailableError: no progress.
+        StoreError: the disk does not let it.
     """
     started_s = time.monotonic()
-    tables = {partition: PartitionTable() for partition in partitions}
-    counts = dict.fromkeys(partitions, 0)
-    damaged: dict[int, list[Damaged]] = {partition: [] for partition in partitions}
-    reading = {partition for partition, end in partitions.items() if end}
+    opened = stores.open(ends.offsets, ends.as_of_ms)
+    counts = dict.fromkeys(opened, 0)
+    damaged: dict[int, list[Damaged]] = {partition: [] for partition in opened}
 
     def finish(partition: int) -> None:
+        table, from_offset = opened[partition]
+        table.put_many([], ends.offsets[partition], ends.as_of_ms)
+        del opened[partition]
         seconds = time.monotonic() - started_s
-        on_loaded(Loaded(partition, tables.pop(partition), counts[partition], seconds, damaged[partition]))
+        on_loaded(Loaded(partition, table, from_offset, counts[partition], seconds, damaged[partition]))
 
-    for partition in sorted(set(partitions) - reading):
-        finish(partition)
-    if not reading:
-        return
-    consumer: Consumer = make(Consumer, _settings(kafka), kafka)
+    consumer: Consumer | None = None
     try:
-        consumer.assign([TopicPartition(topic, partition, 0) for partition in sorted(reading)])
+        for partition in sorted(opened):
+            if opened[partition].next_offset >= ends.offsets[partition]:
+                finish(partition)
+        if not opened:
+            return
+        consumer = make(Consumer, _settings(kafka), kafka)
+        consumer.assign([TopicPartition(topic, partition, o.next_offset) for partition, o in sorted(opened.items())])
         progress_s = time.monotonic()
-        while reading and not stop.is_set():
+        while opened and not stop.is_set():
             messages = consumer.consume(_CHUNK, 0.05)
             if messages:
                 progress_s = time.monotonic()
             elif time.monotonic() - progress_s > stalled_after_s:
                 raise UnavailableError(
-                    f"topic {topic}, partitions {sorted(reading)}: nothing could be read for {stalled_after_s:.0f} s"
+                    f"topic {topic}, partitions {sorted(opened)}: nothing could be read for {stalled_after_s:.0f} s"
                 )
+            whole: list[int] = []
+            writes: dict[int, list[_Write]] = defaultdict(list)
+            next_offsets: dict[int, int] = {}
             for message in messages:
                 partition = cast(int, message.partition())
-                if partition not in reading:
+                if partition not in opened:
                     continue  # whole already: its owner writes again, which is not ours to read
                 error = message.error()
                 if error is not None:
-                    if (
-                        error.code() == KafkaError._PARTITION_EOF
-                        and cast(int, message.offset()) >= partitions[partition]
-                    ):
-                        reading.discard(partition)
-                        consumer.pause([TopicPartition(topic, partition)])
-                        finish(partition)
-                    elif error.code() != KafkaError._PARTITION_EOF and not error.retriable():
+                    if error.code() != KafkaError._PARTITION_EOF and not error.retriable():
                         raise mapped(error, f"topic {topic}, partition {partition} cannot be read")
+                    if error.code() == KafkaError._PARTITION_EOF and (message.offset() or 0) >= ends.offsets[partition]:
+                        whole.append(partition)
                     continue
-                counts[partition] += 1
                 key, value, written_ms = message.key(), message.value(), message.timestamp()[1]
+                counts[partition] += 1
+                next_offsets[partition] = cast(int, message.offset()) + 1
                 if value is not None:
                     try:
-                        decode_sequence(value)
+                        verify_sequence(value)
                     except SequenceError as bad:
                         where = Provenance(topic, partition, cast(int, message.offset()), written_ms)
                         _refuse_other_version(value, bad, where)
                         damaged[partition].append(Damaged(where, key, value, str(bad)))
                         value = None
                 if key is not None:
-                    tables[partition].put(key, value, written_ms)
+                    writes[partition].append((key, value, written_ms))
+            for partition, next_offset in next_offsets.items():
+                opened[partition].table.put_many(writes[partition], next_offset)
+            for partition in whole:
+                consumer.pause([TopicPartition(topic, partition)])
+                finish(partition)
     finally:
-        consumer.close()
+        if consumer is not None:
+            consumer.close()
+        for table, _ in opened.values():
+            table.close()
 
 
 def _refuse_other_version(value: bytes, error: SequenceError, where: Provenance) -> None:

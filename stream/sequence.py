@@ -27,6 +27,7 @@ from stream.lag import group_lag
 from stream.metrics import SequenceMetrics
 from stream.ownership import Ownership
 from stream.sequence_app import build_app, quieten_libraries
+from stream.stores import open_stores
 from stream.table import RebalanceSensor
 from stream.topics import check_topics
 
@@ -48,6 +49,7 @@ def run_sequence(config: SequenceConfig, registry: CollectorRegistry | None = No
         TopicError: the topics are not there or do not fit together.
         UnavailableError: Kafka cannot be reached at the start.
         ConfigError: the data directory belongs to a running worker.
+        PrerequisiteError: the store is rocksdb, and its package is not installed.
     """
     partitions = check_topics(config.kafka, config.names)[config.names.batches]
     quieten_libraries()
@@ -58,7 +60,8 @@ def run_sequence(config: SequenceConfig, registry: CollectorRegistry | None = No
 
 async def _serve(config: SequenceConfig, partitions: int, metrics: SequenceMetrics, data_dir: Path) -> None:
     fail = partial(exit_at_once, logger=logger)
-    ownership = Ownership(config.kafka, config.names, config.capacity, config.give_up_after_s, metrics, fail)
+    stores = open_stores(config, data_dir)
+    ownership = Ownership(config.kafka, config.names, config.capacity, config.give_up_after_s, metrics, stores, fail)
     app = build_app(config, partitions, ownership, data_dir, fail)
     loop = asyncio.get_running_loop()
     app.sensors.add(RebalanceSensor(ownership, loop))

@@ -63,7 +63,7 @@ class SequenceStore(Store[bytes, bytes]):
     def __getitem__(self, user: bytes) -> bytes:
         for partition in self._ownership.partitions:
             table = self._ownership.committer(partition).table
-            if table is not None and (value := table.get(user)) is not None:
+            if table is not None and (value := table.get_many([user])[0]) is not None:
                 return value
         raise KeyError(user)
 
@@ -81,7 +81,7 @@ class SequenceStore(Store[bytes, bytes]):
     def __len__(self) -> int:
         return self._ownership.users
 
-    # Nothing is kept on disk.
+    # Nothing of what Faust would keep on disk.
     def reset_state(self) -> None: ...
 
     async def backup_partition(self, tp: TP | int, flush: bool = True, purge: bool = False, keep: int = 1) -> None: ...
