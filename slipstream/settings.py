@@ -76,6 +76,20 @@ class Settings(BaseSettings):
         1, ge=1, le=9, description="Replicas of each topic that `topics create` makes; 3 in production"
     )
 
+    # Sequences.
+    sequence_store: Literal["memory", "rocksdb"] = Field(
+        "memory",
+        description="Where a sequence worker's tables are; rocksdb needs the extra `rocksdb` and `sequence_dir`",
+    )
+    sequence_dir: Path | None = Field(
+        None, description="A sequence worker's own directory, which rocksdb keeps its tables in; unset: a temporary one"
+    )
+    sequence_store_memory_bytes: int = Field(
+        256 << 20,
+        ge=16 << 20,
+        description="Memory of a sequence worker's rocksdb, for all its partitions together, bytes",
+    )
+
     # States.
     providers: tuple[Provider, ...] = Field(
         ("cpu",), min_length=1, description="Execution providers in order of preference"

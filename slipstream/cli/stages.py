@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -86,7 +86,17 @@ def _ingest(command: typer.Context, metrics_port: MetricsPort = None) -> None:
     )
 
 
-def _sequence(command: typer.Context, metrics_port: MetricsPort = None) -> None:
+def _sequence(
+    command: typer.Context,
+    store: Annotated[
+        Literal["memory", "rocksdb"] | None,
+        typer.Option(help="Where its tables are: rocksdb is for those larger than memory"),
+    ] = None,
+    sequence_dir: Annotated[
+        Path | None, typer.Option("--dir", help="This worker's own directory, for rocksdb; keep it across restarts")
+    ] = None,
+    metrics_port: MetricsPort = None,
+) -> None:
     """Run a sequence worker: the Faust table of each user's newest events, its changelog written in fenced transactions.
 
     Run as many as you like, up to one per partition. One that was paused past its session is fenced: it ends with exit code 7.
@@ -94,6 +104,8 @@ def _sequence(command: typer.Context, metrics_port: MetricsPort = None) -> None:
     Examples:
 
       slipstream sequence
+
+      slipstream sequence --store rocksdb --dir /var/lib/slipstream/sequence-0
     """
     from stream.sequence import SequenceConfig, run_sequence
 
@@ -102,7 +114,12 @@ def _sequence(command: typer.Context, metrics_port: MetricsPort = None) -> None:
     ctx.log_to_stderr()
     run_sequence(
         SequenceConfig(
-            kafka(ctx), settings.names, metrics_port=settings.metrics_port if metrics_port is None else metrics_port
+            kafka(ctx),
+            settings.names,
+            store=store or settings.sequence_store,
+            store_memory_bytes=settings.sequence_store_memory_bytes,
+            data_dir=sequence_dir or settings.sequence_dir,
+            metrics_port=settings.metrics_port if metrics_port is None else metrics_port,
         )
     )
 
