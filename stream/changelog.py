@@ -27,6 +27,7 @@ from aiokafka.errors import (  # type: ignore[import-untyped]
     OutOfOrderSequenceNumber,
     ProducerFenced,
     RecordListTooLargeError,
+    UnknownError,
 )
 
 from edge.kafka import RAISE_LIMIT, KafkaConfig
@@ -155,18 +156,26 @@ class ChangelogWriter:
         await asyncio.gather(*[producer.stop() for producer in self._producers])
 
     def _mapped(self, error: Exception, what: str) -> SlipstreamError:
-        where = f"topic {self._topic}, partition {self._partition}"
-        causes = (error, error.__cause__)  # aiokafka wraps what its sender does not expect
-        if any(isinstance(cause, _FENCED) for cause in causes):
-            return FencedError(
-                f"{where}: another worker owns it now ({type(error).__name__}); this one stops, and nothing is lost: "
-                "start it again to take part"
-            )
-        if any(isinstance(cause, _TOO_LARGE) for cause in causes):
-            return TopicError(f"{where}: {what}, it refuses messages of this size; {RAISE_LIMIT}")
-        if isinstance(error, (TimeoutError, KafkaConnectionError)):
-            return UnavailableError(f"{where}: {what} within {self._timeout_s:.0f} s; is Kafka running?")
-        return SlipstreamError(f"{where}: {what}: {error!r}")
+        return failure(error, f"topic {self._topic}, partition {self._partition}: {what}", self._timeout_s)
+
+
+def failure(error: Exception, what: str, timeout_s: float) -> SlipstreamError:
+    """The error of ours for one of aiokafka's; `what` begins its message."""
+    causes = (error, error.__cause__)  # aiokafka wraps what its sender does not expect
+    if any(isinstance(cause, _FENCED) for cause in causes):
+        return FencedError(
+            f"{what}: another worker owns it now ({type(error).__name__}); this one stops, and nothing is lost: "
+            "start it again to take part"
+        )
+    if any(isinstance(cause, _TOO_LARGE) for cause in causes):
+        return TopicError(f"{what}: it refuses messages of this size; {RAISE_LIMIT}")
+    if isinstance(error, (TimeoutError, KafkaConnectionError)):
+        return UnavailableError(f"{what} within {timeout_s:.0f} s; is Kafka running?")
+    cause = error.__cause__ or error
+    if isinstance(cause, UnknownError) or getattr(cause, "retriable", False):
+        # A disk that takes no more is one of these. aiokafka does not try again, and what was written is not known.
+        return UnavailableError(f"{what}: the broker answers {cause!r}; is it well, is its disk full?")
+    return SlipstreamError(f"{what}: {cause!r}")
 
 
 def _producer(kafka: KafkaConfig, transactional_id: str, timeout_s: float) -> AIOKafkaProducer:
