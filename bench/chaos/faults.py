@@ -114,7 +114,12 @@ class Faults:
         match fault.kind:
             case Kind.ZOMBIE:
                 async with self._fleet.gates[fault.stage].alone():
-                    await self._directed_zombie(fault.seconds)
+                    try:
+                        await self._directed_zombie(fault.seconds)
+                    except UnavailableError as error:
+                        done.problems.append(f"directed zombie: {error}")
+                    for slot in self._fleet.of(fault.stage)[:2]:
+                        slot.wanted = True
                 return
             case Kind.BROKER_KILL:
                 self._notify(f"kill -9 of the broker, down for {fault.seconds:.1f} s and its start")
@@ -162,7 +167,6 @@ class Faults:
             fleet.resume(zombie, process)
         else:
             done.problems.append("directed zombie: the sequence stage could not be stopped in the midst of its work")
-            fleet.start(heir)
             return
         self._notify(f"{zombie.worker} stands still with {in_hand} batches before it, until another one has done them")
         worker = zombie.worker
@@ -200,5 +204,5 @@ class Faults:
         deadline = time.monotonic() + _TIMEOUT_S
         while not await condition():
             if time.monotonic() > deadline:
-                raise UnavailableError(f"chaos: after {_TIMEOUT_S:.0f} s still not: {what}")
+                raise UnavailableError(f"after {_TIMEOUT_S:.0f} s still not: {what}")
             await asyncio.sleep(every_s)
