@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
@@ -14,19 +14,57 @@ from prometheus_client import CollectorRegistry, start_http_server
 
 from schemas.errors import ConfigError, SlipstreamError
 
+#: What a stage that was told to stop gives Kafka for each of its farewells: last deliveries, the last commit, leaving the group.
+#: A client can wait for a broker that is gone or frozen for minutes, and whoever sent the signal kills after 30 s or so.
+FAREWELL_S = 4.0
+
 
 @contextmanager
-def stop_on_signals(stop: threading.Event) -> Iterator[None]:
-    """Sets `stop` on SIGTERM and SIGINT. Outside the main thread, where Python allows no handlers, the caller sets it."""
+def stop_on_signals(stop: threading.Event) -> Iterator[threading.Event]:
+    """Sets `stop` on SIGTERM and SIGINT, and the event that it gives: it was a signal, so the process is to end.
+
+    Outside the main thread, where Python allows no handlers, the caller sets `stop`.
+    """
+    signalled = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield signalled
         return
-    former = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def on_signal(*_: object) -> None:
+        signalled.set()
+        stop.set()
+
+    former = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield
+        yield signalled
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
+
+
+def in_time(limit_s: float, work: Callable[[], object]) -> bool:
+    """Whether `work` came to its end in time. If not, its thread goes on by itself, for as long as the process lives.
+
+    Raises:
+        Whatever `work` raises in time.
+    """
+    ended = threading.Event()
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            failures.append(error)
+        finally:
+            ended.set()
+
+    threading.Thread(target=run, name="in-time", daemon=True).start()
+    if not ended.wait(limit_s):
+        return False
+    if failures:
+        raise failures[0]
+    return True
 
 
 @contextmanager
@@ -49,6 +87,13 @@ def served(registry: CollectorRegistry, port: int) -> Iterator[None]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def end_unfinished() -> NoReturn:
+    """Ends this process with exit code 0 while a thread of it is stuck in a client of Kafka: to take down interpreter and
+    libraries around it might crash. Only for a process that a signal told to end."""
+    logging.shutdown()
+    os._exit(0)
 
 
 def exit_at_once(error: BaseException, logger: logging.Logger) -> NoReturn:

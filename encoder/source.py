@@ -11,6 +11,7 @@ from typing import NamedTuple
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from edge.kafka import KafkaConfig, make, mapped
+from edge.process import FAREWELL_S, in_time
 from encoder.changelog import ChangelogRecord
 from schemas.errors import SlipstreamError, TopicError
 
@@ -136,31 +137,51 @@ class Source:
                 lags[partition] = max(0, watermarks[1] - self._positions[partition])
         return lags
 
-    def close(self) -> None:
-        """Commit what is done and leave the group."""
-        try:
-            self._commit(set(self._to_commit), wait=True)
-        finally:
-            self._consumer.close()
+    def close(self) -> bool:
+        """Commit what is done and leave the group. False: Kafka did not answer in time, and a thread of this process still waits
+        for it; what was not committed comes again."""
+        committed = self._commit(set(self._to_commit), wait=True)
+        left = in_time(FAREWELL_S, self._consumer.close)
+        if not left:
+            _log.warning(
+                "Kafka at %s does not answer: the group is left without it; what was not committed comes again",
+                self._config.kafka.bootstrap_servers,
+            )
+        return committed and left
 
-    def _commit(self, partitions: set[int], wait: bool) -> None:
+    def _commit(self, partitions: set[int], wait: bool) -> bool:
+        """False: Kafka did not answer in time. To `wait` is bounded, since librdkafka waits for a coordinator that is gone for
+        more than a minute, and nobody can stop it."""
         offsets = [self._partition(p, self._to_commit.pop(p)) for p in partitions if p in self._to_commit]
         self._committed_s = monotonic()
         if not offsets:
-            return
+            return True
         try:
-            if wait:
-                self._consumer.commit(offsets=offsets, asynchronous=False)
-            else:
+            if not wait:
                 self._consumer.commit(offsets=offsets, asynchronous=True)
+            elif not in_time(FAREWELL_S, lambda: self._consumer.commit(offsets=offsets, asynchronous=False)):
+                _log.warning(
+                    "offsets of topic %s, partitions %s were not committed within %.0f s, their records come again: Kafka at %s "
+                    "does not answer",
+                    self._config.topic,
+                    sorted(p.partition for p in offsets),
+                    FAREWELL_S,
+                    self._config.kafka.bootstrap_servers,
+                )
+                return False
         except KafkaException as error:
             self._on_commit(error.args[0], offsets)
+        return True
 
     def _on_commit(self, error: KafkaError | None, offsets: list[TopicPartition]) -> None:
         failed = [p for p in offsets if error is not None or p.error is not None]
         if failed:  # the records come again, and find their states up to date
             cause = error or failed[0].error
-            _log.warning("offsets of topic %s were not committed: %s", self._config.topic, cause.str() if cause else "")
+            _log.warning(
+                "offsets of topic %s were not committed, their records come again: %s",
+                self._config.topic,
+                cause.str() if cause else "",
+            )
         for p in failed:
             if p.partition in self._owned:
                 self._to_commit.setdefault(p.partition, p.offset)

@@ -27,7 +27,7 @@ from time import monotonic
 from prometheus_client import CollectorRegistry
 
 from edge.kafka import KafkaConfig, topic_id
-from edge.process import served, stop_on_signals
+from edge.process import end_unfinished, served, stop_on_signals
 from encoder.bundle import load_bundle
 from encoder.changelog import Folded, fold
 from encoder.engine import Done, Engine, unix_ms
@@ -99,6 +99,9 @@ def run_encode(
 ) -> None:
     """Run a worker until SIGTERM, SIGINT or `stop`; then finish the batch, commit and leave the group.
 
+    It also ends, a little later, when Kafka does not answer: what could not be committed comes again. Told by a signal, it then
+    ends the process itself, with exit code 0.
+
     Raises:
         BundleError, ProviderError, PrerequisiteError: the model cannot be loaded or run as asked.
         TopicError: the changelog is not there, or was made anew meanwhile.
@@ -135,8 +138,10 @@ def run_encode(
     )
     worker = Worker(config, source, engine, changelog_id, metrics, watch, hot)
     _log.info("encoding %s with model %s on %s", names.sequences, bundle.model_id, runtime.provider)
-    with stop_on_signals(stop), served(registry, config.metrics_port):
-        worker.run(stop)
+    with stop_on_signals(stop) as signalled, served(registry, config.metrics_port):
+        left = worker.run(stop)
+    if not left and signalled.is_set():
+        end_unfinished()
 
 
 class Worker:
@@ -161,15 +166,16 @@ class Worker:
         self._hot = hot
         self._reported_s = 0.0
 
-    def run(self, stop: threading.Event) -> None:
-        """Passes until `stop` is set; leaves the group, whatever happens."""
+    def run(self, stop: threading.Event) -> bool:
+        """Passes until `stop` is set; leaves the group, whatever happens. False: it could not, since Kafka does not answer."""
         try:
             with RefreshLog(self._config.refresh_log) as log:
                 while not stop.is_set():
                     self._pass(log, stop)
                     self._report()
         finally:
-            self._source.close()
+            left = self._source.close()
+        return left
 
     def _pass(self, log: RefreshLog, stop: threading.Event) -> None:
         # Records may have waited in librdkafka while this process was paused: their time counts from before the poll.

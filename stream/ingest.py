@@ -7,7 +7,7 @@ import threading
 
 from prometheus_client import CollectorRegistry
 
-from edge.process import served, stop_on_signals
+from edge.process import end_unfinished, served, stop_on_signals
 from stream.broker_watch import BrokerWatch
 from stream.config import IngestConfig
 from stream.ingest_worker import IngestWorker
@@ -23,6 +23,9 @@ def run_ingest(
     config: IngestConfig, registry: CollectorRegistry | None = None, stop: threading.Event | None = None
 ) -> None:
     """Run a worker until SIGTERM, SIGINT or `stop`; then deliver and commit what is under way and leave the group.
+
+    It also ends, a little later, when Kafka does not answer: what could not be committed comes again. Told by a signal, it then
+    ends the process itself, with exit code 0.
 
     Raises:
         TopicError: the topics are not there or do not fit together.
@@ -40,5 +43,7 @@ def run_ingest(
     stop = stop or threading.Event()
     metrics = IngestMetrics(registry)
     watch = BrokerWatch(config.kafka, config.names.engagements, config.give_up_after_s, metrics.ready.set)
-    with stop_on_signals(stop), served(registry, config.metrics_port), watch:
-        IngestWorker(config, metrics, counts[config.names.batches]).run(stop, watch.check)
+    with stop_on_signals(stop) as signalled, served(registry, config.metrics_port), watch:
+        left = IngestWorker(config, metrics, counts[config.names.batches]).run(stop, watch.check)
+    if not left and signalled.is_set():
+        end_unfinished()

@@ -25,7 +25,8 @@ from typing import Any, cast
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from edge.kafka import make, mapped
-from schemas.errors import SlipstreamError
+from edge.process import FAREWELL_S, in_time
+from schemas.errors import SlipstreamError, UnavailableError
 from schemas.event import Parser
 from stream.config import IngestConfig
 from stream.dead_letters import Headers, Provenance, dead_letter_headers, without_value
@@ -52,14 +53,20 @@ class IngestWorker:
         self._to_commit: dict[int, int] = {}  # partition -> next offset
         self._owned: set[int] = set()
         self._failure: SlipstreamError | None = None  # of a delivery
+        self._stop = threading.Event()
+        self._leaving = False
         self._last_pass_s = self._last_commit_s = self._last_lag_s = time.monotonic()
         kafka = config.kafka
         self._consumer: Consumer = make(Consumer, _consumer_settings(config), kafka)
         self._producer: Producer = make(Producer, _producer_settings(config), kafka)
         self._expired = ExpiredOffsets(self._consumer, config.names.engagements, metrics.expired_messages.inc)
 
-    def run(self, stop: threading.Event, check_broker: Callable[[], None]) -> None:
-        """Passes until `stop` is set. `check_broker` raises when it is time to give up."""
+    def run(self, stop: threading.Event, check_broker: Callable[[], None]) -> bool:
+        """Passes until `stop` is set; leaves the group, whatever happens. `check_broker` raises when it is time to give up.
+
+        False: it could not leave in good order, since Kafka does not answer; what was not committed comes again.
+        """
+        self._stop = stop
         self._consumer.subscribe(
             [self._config.names.engagements],
             on_assign=self._on_assign,
@@ -75,9 +82,26 @@ class IngestWorker:
                     self._process(messages)
                 self._settle()
                 self._report_lag()
-            self._deliver_and_commit(set(self._owned))
-        finally:
-            self._consumer.close()
+            return self._leave()
+        except BaseException:
+            self._leaving = True
+            in_time(FAREWELL_S, self._consumer.close)
+            raise
+
+    def _leave(self) -> bool:
+        try:
+            answered = self._deliver_and_commit(set(self._owned))
+        except UnavailableError as error:  # told to stop just when a delivery was given up
+            logger.warning("offsets were not committed, their events come again: %s", error)
+            answered = False
+        self._leaving = True
+        left = in_time(FAREWELL_S, self._consumer.close)
+        if not left:
+            logger.warning(
+                "Kafka at %s does not answer: the group is left without it; what was not committed comes again",
+                self._config.kafka.bootstrap_servers,
+            )
+        return answered and left
 
     # 1 poll
     def _poll(self, stop: threading.Event) -> list[Message]:
@@ -140,6 +164,8 @@ class IngestWorker:
                 self._producer.produce(topic, value, key, partition=partition, headers=headers, on_delivery=on_delivery)
                 return
             except BufferError:  # full: wait for deliveries
+                if self._stop.is_set():
+                    return  # its pass stays undelivered, so it is not committed and comes again
                 self._producer.poll(0.05)
                 self._raise_failure()
             except KafkaException as error:
@@ -203,16 +229,31 @@ class IngestWorker:
             for partition in sorted(partitions & self._to_commit.keys())
         ]
 
-    def _deliver_and_commit(self, partitions: set[int]) -> None:
-        """Before partitions are given up. What is not delivered in time is not committed, so their next owner repeats it."""
-        self._producer.flush(self._config.session_timeout_s)
+    def _deliver_and_commit(self, partitions: set[int]) -> bool:
+        """Before partitions are given up. What is not delivered in time is not committed, so their next owner repeats it.
+
+        False: Kafka did not answer in time. Both waits are bounded: librdkafka waits for a coordinator that is gone for more than
+        a minute, and nobody can stop it.
+        """
+        undelivered = self._producer.flush(FAREWELL_S)
         self._raise_failure()
         self._to_commit |= self._in_flight.settle()
-        if offsets := self._take_offsets(partitions):
-            try:
-                self._consumer.commit(offsets=offsets, asynchronous=False)
-            except KafkaException as error:
-                logger.warning("offsets not committed, the next owner repeats some events: %s", mapped(error, "commit"))
+        offsets, committed = self._take_offsets(partitions), True
+        try:
+            if offsets:
+                committed = in_time(FAREWELL_S, lambda: self._consumer.commit(offsets=offsets, asynchronous=False))
+        except KafkaException as error:
+            logger.warning(
+                "offsets were not committed, the next owner repeats some events: %s", mapped(error, "commit")
+            )
+            return True
+        if undelivered or not committed:
+            logger.warning(
+                "offsets were not committed, the next owner repeats some events: Kafka at %s does not answer within %.0f s",
+                self._config.kafka.bootstrap_servers,
+                FAREWELL_S,
+            )
+        return committed and not undelivered
 
     # The group
     def _on_assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
@@ -221,7 +262,8 @@ class IngestWorker:
 
     def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         revoked = {p.partition for p in partitions}
-        self._deliver_and_commit(revoked)
+        if not self._leaving:  # when it leaves, that is done
+            self._deliver_and_commit(revoked)
         self._drop(revoked)
 
     def _on_lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:

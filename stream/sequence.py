@@ -11,14 +11,14 @@ import logging
 import signal
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import faust
 from prometheus_client import CollectorRegistry
 
 from edge.kafka import Admin
-from edge.process import exit_at_once, served
+from edge.process import FAREWELL_S, end_unfinished, exit_at_once, served
 from schemas.errors import UnavailableError
 from stream.broker_watch import BrokerWatch
 from stream.config import SequenceConfig
@@ -37,10 +37,15 @@ logger = logging.getLogger(__name__)
 
 _HOUSEKEEPING_S = 1.0
 _LAG_S = 5.0
+#: Batches in hand, their transactions, the last commit, leaving the group.
+_LEAVE_S = 2 * FAREWELL_S
 
 
 def run_sequence(config: SequenceConfig, registry: CollectorRegistry | None = None) -> None:
     """Run a worker in this process until SIGTERM or SIGINT; then commit what is in hand and leave the group.
+
+    When Kafka does not answer, the process ends without that after a few seconds, with exit code 0: what could not be committed
+    comes again.
 
     An error after the start ends the process at once, with the error's exit code and without a further acknowledgement or write:
     FencedError when another worker took a partition over, UnavailableError when Kafka has been away for `give_up_after_s`.
@@ -59,13 +64,18 @@ def run_sequence(config: SequenceConfig, registry: CollectorRegistry | None = No
 
 
 async def _serve(config: SequenceConfig, partitions: int, metrics: SequenceMetrics, data_dir: Path) -> None:
-    fail = partial(exit_at_once, logger=logger)
+    stop = asyncio.Event()
+
+    def fail(error: BaseException) -> NoReturn:
+        if stop.is_set() and isinstance(error, UnavailableError):
+            _end_without_kafka(config)
+        exit_at_once(error, logger)
+
     stores = open_stores(config, data_dir)
     ownership = Ownership(config.kafka, config.names, config.capacity, config.give_up_after_s, metrics, stores, fail)
     app = build_app(config, partitions, ownership, data_dir, fail)
     loop = asyncio.get_running_loop()
     app.sensors.add(RebalanceSensor(ownership, loop))
-    stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     up = asyncio.Event()
@@ -79,11 +89,28 @@ async def _serve(config: SequenceConfig, partitions: int, metrics: SequenceMetri
         await stop.wait()
         metrics.ready.set(0)
         housekeeping.cancel()
-        ownership.begin_rebalance()  # what still loads is not waited for
-        await app.stop()
-        starting.cancel()
-        await asyncio.gather(starting, housekeeping, return_exceptions=True)
-        await ownership.close()
+        leaving = asyncio.create_task(_leave(app, ownership, starting))
+        if not (await asyncio.wait({leaving}, timeout=_LEAVE_S))[0]:
+            _end_without_kafka(config)
+        leaving.result()
+
+
+async def _leave(app: faust.App, ownership: Ownership, starting: asyncio.Task[None]) -> None:
+    ownership.begin_rebalance()  # what still loads is not waited for
+    await app.stop()
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+    await ownership.close()
+
+
+def _end_without_kafka(config: SequenceConfig) -> NoReturn:
+    """Threads and tasks of Faust, aiokafka and the loading of a table may wait for Kafka for minutes more."""
+    logger.warning(
+        "Kafka at %s does not answer: what is in hand was not committed within %.0f s and comes again",
+        config.kafka.bootstrap_servers,
+        _LEAVE_S,
+    )
+    end_unfinished()
 
 
 async def _keep_house(
