@@ -72,7 +72,6 @@ class RocksTable(PartitionTable):
         self._writing.disable_wal = True  # type: ignore[method-assign, assignment]  # a property, whatever its stub says
         self._writing.no_slowdown = True  # a stalled write would hold Python's lock; see _write
         options = _options(memory)
-        directory.parent.mkdir(parents=True, exist_ok=True)
         # Without column_families an existing database would be opened with the options, and a cache, of last time.
         self._db = self._asked(lambda: Rdict(str(directory), options, {"default": options}), opening=True)
         self._open = True
