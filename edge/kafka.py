@@ -125,8 +125,12 @@ class Admin:
         failure = mapped(error, f"Kafka at {self._kafka.bootstrap_servers}{cause}, {what}")
         if isinstance(failure, UnavailableError):
             # librdkafka 2.16: after its broker was away a client may never find a group's coordinator again; a new one does.
-            self.client = self._connect()
+            self.reconnect()
         return failure
+
+    def reconnect(self) -> None:
+        """A client that knows nothing yet, instead of one that believes what was true before its broker went."""
+        self.client = self._connect()
 
 
 def make(client: Callable[..., T], configuration: dict[str, Any], kafka: KafkaConfig) -> T:

@@ -78,4 +78,5 @@ def _listed(
                     raise admin.failed(error, f"{what} of topic {where.topic}, partition {where.partition}") from None
         if request:
             time.sleep(0.1)
+            admin.reconnect()  # librdkafka 2.16 may ask with the leader epoch of before a broker's restart for ever
     return offsets
