@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 import redis
+from confluent_kafka import Producer
 
 from edge.kafka import KafkaConfig
+from schemas.event import encode_engagement
 from schemas.names import Names
 from slipstream.pipeline import Pipeline
 from slipstream.processes import Stages
@@ -31,6 +33,7 @@ class Deployment:
 
     def __init__(self, pipeline: Pipeline, directory: Path) -> None:
         self.pipeline, self.directory = pipeline, directory
+        self.stages: Stages | None = None
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -48,10 +51,18 @@ class Deployment:
         assert done.returncode == code, done.stderr
         return json.loads(done.stdout)
 
-    def wait_until_quiet(self, stages: Stages) -> None:
+    def send(self, value: bytes, user: str) -> None:
+        producer = Producer(
+            {"bootstrap.servers": self.pipeline.kafka.bootstrap_servers, "partitioner": "murmur2_random"}
+        )
+        producer.produce(self.pipeline.names.engagements, value, user)
+        assert producer.flush(30) == 0
+
+    def wait_until_quiet(self) -> None:
         deadline = time.monotonic() + 90
         while not self.pipeline.is_quiet():
-            stages.check()
+            assert self.stages is not None
+            self.stages.check()
             assert time.monotonic() < deadline, self.pipeline.lag()
             time.sleep(0.2)
 
@@ -70,7 +81,8 @@ def deployment(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         share = str(EVENTS / 100_000)
         sent = deployment.json("replay", "ml-100k", "--end", share, "--duplicates", "0.02", "--malformed", "0.01")
         assert sent["events_sent"] == EVENTS
-        deployment.wait_until_quiet(stages)
+        deployment.stages = stages
+        deployment.wait_until_quiet()
         assert pipeline.dead_letters() == sent["malformed_sent"] > 0
         yield deployment
 
@@ -139,3 +151,36 @@ def test_simulate_runs_the_same_log_without_kafka(deployment: Deployment, tmp_pa
     log.write_text("user_id,item_id,timestamp_ms\n" + rows)
     report = deployment.json("simulate", str(log), "--action", "=view", "--surface", "=home", "--batch-events", "20")
     assert (report["events"], report["users"], report["states"], report["dead_letters"]) == (300, 7, 7, 0)
+
+
+def test_a_forgotten_user_is_gone_from_the_changelog_and_from_redis(deployment: Deployment) -> None:
+    pipeline = deployment.pipeline
+    client = redis.Redis.from_url(pipeline.redis_url)
+    key = next(iter(client.scan_iter(match=pipeline.names.state_key_pattern(pipeline.model_id))))
+    user = key.rsplit(b":", 1)[1].decode()
+    (newest,) = deployment.json("state", "show", user, "--events", "1")["events"]
+    vocabulary = (newest["action"], newest["surface"])
+    assert deployment.json("forget", user, "--wait")["gone"]
+    assert deployment.json("state", "show", user, code=10)["status"] == "not_found"
+
+    # A late duplicate of an old event changes nothing; a new event begins a new history.
+    deployment.send(encode_engagement(user, newest["item_id"], *vocabulary, newest["timestamp_ms"]), user)
+    deployment.wait_until_quiet()
+    assert deployment.json("state", "show", user, code=10)["status"] == "not_found"
+    now_ms = int(time.time() * 1000)
+    deployment.send(encode_engagement(user, 7, *vocabulary, now_ms), user)
+    deployment.wait_until_quiet()
+    (event,) = deployment.json("state", "show", user)["events"]
+    assert (event["item_id"], event["timestamp_ms"]) == (7, now_ms)
+    assert deployment.json("verify")["sequences_mismatched"] == 0
+
+
+def test_forgetting_says_when_nobody_carries_it_out(stack: Stack, deployment: Deployment, prefix: str) -> None:
+    names = Names(prefix)
+    idle = Deployment(
+        Pipeline(KafkaConfig(stack.kafka_bootstrap), stack.redis_url, names, "0" * 16), deployment.directory
+    )
+    assert idle.run("topics", "create").returncode == 0
+    done = idle.run("forget", "u-1", "--wait", "--timeout", "1")
+    assert (done.returncode, "do ingest and sequence workers run" in done.stderr) == (6, True)
+    assert idle.run("forget", "x" * 300).returncode == 2

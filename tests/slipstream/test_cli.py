@@ -15,7 +15,7 @@ from tests.bundles import random_bundle
 
 COMMANDS = (
     "up", "down", "status", "config", "topics create", "ingest", "sequence", "encode", "replay", "simulate", "train", "export",
-    "state show", "rank", "verify", "demo",
+    "state show", "rank", "verify", "demo", "forget", "bench stream", "bench chaos",
 )  # fmt: skip
 NOWHERE = "127.0.0.1:1"
 
