@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS ?= cpu,rocksdb,train,parquet,movielens,demo,dev
+EXTRAS ?= cpu,rocksdb,registry,train,parquet,movielens,demo,dev
 INSTALLED := $(VENV)/.installed
 
 .PHONY: setup demo test lint format clean

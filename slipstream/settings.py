@@ -15,7 +15,8 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from schemas.errors import ConfigError
-from schemas.event import DEFAULT_MAX_FUTURE_MS
+from schemas.event import DEFAULT_MAX_FUTURE_MS, ParserConfig
+from schemas.formats import BUILT_IN, Format
 from schemas.names import DEFAULT_PREFIX, Names
 from schemas.vocabulary import DEFAULT_ACTIONS, DEFAULT_SURFACES, Vocabulary
 
@@ -67,6 +68,19 @@ class Settings(BaseSettings):
         DEFAULT_MAX_FUTURE_MS, ge=0, description="How far an event may be ahead of its arrival, ms"
     )
     max_age_ms: int = Field(0, ge=0, description="Events older than this at arrival are dead letters, ms; 0 = any age")
+
+    formats: tuple[Format, ...] = Field(
+        BUILT_IN,
+        min_length=1,
+        description="Formats of raw messages that are accepted: json, msgpack, avro, protobuf; the first byte tells them apart",
+    )
+    schema_registry_url: SecretStr | None = Field(
+        None, description="http(s):// URL of the schema registry of avro and protobuf, which may hold a password"
+    )
+    schema_registry_options: dict[str, str] = Field(
+        default_factory=dict,
+        description="More options of Confluent's registry client, such as logins, as a table or a JSON object",
+    )
 
     # Topics.
     partitions: int = Field(
@@ -133,6 +147,11 @@ class Settings(BaseSettings):
     @property
     def vocabulary(self) -> Vocabulary:
         return Vocabulary(self.actions, self.surfaces)
+
+    @property
+    def parser(self) -> ParserConfig:
+        """What ingest accepts, and the oracle too."""
+        return ParserConfig(self.vocabulary, self.unknown_names, self.max_future_ms, self.max_age_ms, self.formats)
 
     @property
     def bundle_dir(self) -> Path:

@@ -63,11 +63,13 @@ def verify(
     sample: int | None = None,
     seed: int = 0,
     notify: Callable[[str], None] = lambda text: None,
+    framed: Callable[[bytes], object] | None = None,
 ) -> VerifyReport:
     """Check all sequences, and the states of all users or of a random sample.
 
     Args:
         rules: what ingest accepts; other rules give other sequences.
+        framed: decodes Avro and Protobuf (stream.registry.framed_oracle), if ingest accepts them.
         sample: users whose states are checked; None = all.
 
     Raises:
@@ -76,7 +78,7 @@ def verify(
     report = VerifyReport()
     changelog = read_sequences(kafka, names)
     report.users = len(changelog.sequences)
-    _check_sequences(report, kafka, names, changelog, rules)
+    _check_sequences(report, kafka, names, changelog, rules, framed)
     notify(
         f"  {report.sequences_checked:,} sequences checked against the raw topic, {report.sequences_mismatched} wrong"
     )
@@ -89,10 +91,15 @@ def verify(
 
 
 def _check_sequences(
-    report: VerifyReport, kafka: KafkaConfig, names: Names, changelog: Changelog, rules: ParserConfig
+    report: VerifyReport,
+    kafka: KafkaConfig,
+    names: Names,
+    changelog: Changelog,
+    rules: ParserConfig,
+    framed: Callable[[bytes], object] | None,
 ) -> None:
     try:
-        rebuilt = rebuild(read_raw(kafka, names), rules)
+        rebuilt = rebuild(read_raw(kafka, names), rules, framed=framed)
     except TopicError as error:
         report.note = f"sequences were not checked against the raw topic: {error}"
         return

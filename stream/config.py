@@ -11,6 +11,7 @@ from schemas.errors import ConfigError
 from schemas.event import ParserConfig
 from schemas.names import Names
 from schemas.sequence import DEFAULT_CAPACITY
+from stream.registry import RegistryConfig
 from stream.topics import BATCH_MAX_MESSAGE_BYTES
 
 DAY_S = 86_400.0
@@ -31,6 +32,7 @@ class IngestConfig:
         session_timeout_s: a worker that is silent for so long loses its partitions.
         give_up_after_s: without an answer from Kafka for so long the stage ends with UnavailableError.
         metrics_port: of the Prometheus endpoint on 127.0.0.1; 0 = none.
+        schema_registry: of Avro and Protobuf, if `parser` accepts them. While it is away the worker waits, as long as for Kafka.
     """
 
     kafka: KafkaConfig
@@ -45,6 +47,7 @@ class IngestConfig:
     session_timeout_s: float = 6.0
     give_up_after_s: float = 120.0
     metrics_port: int = 0
+    schema_registry: RegistryConfig | None = None
 
     def __post_init__(self) -> None:
         if not 1024 <= self.max_batch_bytes < BATCH_MAX_MESSAGE_BYTES:

@@ -34,6 +34,7 @@ from stream.expired import ExpiredOffsets
 from stream.in_flight import InFlight, Pass
 from stream.metrics import IngestMetrics
 from stream.pack import Packed, pack
+from stream.registry import StoppedError, framed_reader, framed_value
 from stream.topics import DEAD_LETTER_MAX_MESSAGE_BYTES
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,10 @@ class IngestWorker:
         self._config = config
         self._metrics = metrics
         self._partitions = partitions
-        self._parser = Parser(config.parser)
+        self._parser = Parser(
+            config.parser,
+            framed_reader(config.schema_registry, config.parser.formats, config.give_up_after_s, self._pause),
+        )
         self._in_flight = InFlight()
         self._to_commit: dict[int, int] = {}  # partition -> next offset
         self._owned: set[int] = set()
@@ -82,6 +86,8 @@ class IngestWorker:
                     self._process(messages)
                 self._settle()
                 self._report_lag()
+            return self._leave()
+        except StoppedError:
             return self._leave()
         except BaseException:
             self._leaving = True
@@ -138,7 +144,7 @@ class IngestWorker:
         next_offsets: dict[int, int] = {}
         for message in messages:  # of one partition in order
             next_offsets[cast(int, message.partition())] = cast(int, message.offset()) + 1
-        values = [message.value() for message in messages]
+        values = self._values(messages)
         arrived = [message.timestamp()[1] for message in messages]
         packed = pack(values, arrived, self._parser, self._partitions, self._config.max_batch_bytes)
         begun = self._in_flight.begin(next_offsets)
@@ -149,6 +155,20 @@ class IngestWorker:
         for letter in packed.rejected:
             self._bury(messages[letter.at], letter.reason, letter.error, on_delivery)
         self._count(len(messages), packed)
+
+    def _values(self, messages: list[Message]) -> list[bytes | None]:
+        if self._config.schema_registry is None:
+            return [message.value() for message in messages]
+        return [framed_value(message.value(), cast("Headers | None", message.headers())) for message in messages]
+
+    def _pause(self, seconds: float) -> None:
+        """While the schema registry is away. What was produced before is delivered and committed meanwhile."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            if self._stop.is_set():
+                raise StoppedError
+            self._producer.poll(min(left, 0.1))
+            self._settle()
 
     def _produce(
         self,

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import NamedTuple
@@ -26,6 +26,7 @@ from schemas.sequence import DEFAULT_CAPACITY
 from stream.oracle_formats import UnreadableError
 from stream.oracle_rules import Row, read_message
 from stream.partitioner import partitions_of
+from stream.registry import framed_value
 from stream.whole_topic import OnProgress, Record, partitions_in, read_whole, require_whole
 
 
@@ -95,15 +96,21 @@ def read_raw(kafka: KafkaConfig, names: Names, on_progress: OnProgress | None = 
     yield from chain.from_iterable(read_whole(kafka, names.engagements, on_progress))
 
 
-def rebuild(raw: Iterable[Record], rules: ParserConfig, capacity: int = DEFAULT_CAPACITY) -> Rebuilt:
-    """What the sequences must be after these raw messages, in any order."""
+def rebuild(
+    raw: Iterable[Record],
+    rules: ParserConfig,
+    capacity: int = DEFAULT_CAPACITY,
+    framed: Callable[[bytes], object] | None = None,
+) -> Rebuilt:
+    """What the sequences must be after these raw messages, in any order. `framed` is as for `read_message`."""
     events: dict[bytes, set[Row]] = {}
     floors: dict[bytes, int] = {}
     rebuilt = Rebuilt()
     for record in raw:
         rebuilt.messages += 1
         try:
-            user, row, forget_ms = read_message(record.value, record.timestamp_ms, rules)
+            value = framed_value(record.value, record.headers) if framed else record.value
+            user, row, forget_ms = read_message(value, record.timestamp_ms, rules, framed)
         except UnreadableError as error:
             rebuilt.unreadable.append(Unreadable(record.partition, record.offset, str(error)))
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any
 
@@ -19,13 +20,18 @@ Row = tuple[int, int, int, int]
 """An event of a sequence: timestamp_ms, item_id, action, surface."""
 
 
-def read_message(value: bytes | None, arrived_ms: int, rules: ParserConfig) -> tuple[bytes, Row | None, int]:
+def read_message(
+    value: bytes | None, arrived_ms: int, rules: ParserConfig, framed: Callable[[bytes], object] | None = None
+) -> tuple[bytes, Row | None, int]:
     """(user, event or None, floor of a forget request or 0) of a raw message that arrived at `arrived_ms`.
+
+    Args:
+        framed: decodes what a schema registry's client framed (stream.oracle_framed); None = that is not accepted.
 
     Raises:
         UnreadableError: it is neither.
     """
-    content = _fields(value, rules)
+    content = _fields(value, rules, framed)
     forget = content.get("forget_user")
     timestamp_ms = content.get("timestamp_ms")
     if type(timestamp_ms) is not int or not 0 < timestamp_ms <= MAX_TIMESTAMP_MS:
@@ -41,14 +47,19 @@ def read_message(value: bytes | None, arrived_ms: int, rules: ParserConfig) -> t
     return _user(content.get("user_id")), (timestamp_ms, _item(content.get("item_id")), action, surface), 0
 
 
-def _fields(value: bytes | None, rules: ParserConfig) -> dict[str, Any]:
+def _fields(value: bytes | None, rules: ParserConfig, framed: Callable[[bytes], object] | None) -> dict[str, Any]:
     if value is None or len(value) > MAX_MESSAGE_BYTES:
         raise UnreadableError("no value" if value is None else "too large")
-    first = value[:1]
-    is_msgpack = b"\x80" <= first <= b"\x8f" or first in (b"\xde", b"\xdf")
-    if first in (b"\x00", b"\x01") or ("msgpack" if is_msgpack else "json") not in rules.formats:
-        raise UnreadableError("format not accepted")
-    content = read_msgpack(value) if is_msgpack else read_json(value)
+    content: object
+    if value[:1] in (b"\x00", b"\x01"):
+        if framed is None:
+            raise UnreadableError("format not accepted")
+        content = framed(value)
+    else:
+        is_msgpack = b"\x80" <= value[:1] <= b"\x8f" or value[:1] in (b"\xde", b"\xdf")
+        if ("msgpack" if is_msgpack else "json") not in rules.formats:
+            raise UnreadableError("format not accepted")
+        content = read_msgpack(value) if is_msgpack else read_json(value)
     if not isinstance(content, dict):
         raise UnreadableError("not an object")
     return content

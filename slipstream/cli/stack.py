@@ -11,6 +11,7 @@ from rich.table import Table
 from edge.kafka import masked
 from slipstream.cli.context import context, interrupt_once
 from slipstream.stack import PartStatus, down, status, up
+from stream.registry import masked as masked_registry
 
 
 def register(app: typer.Typer) -> None:
@@ -117,6 +118,7 @@ def _config(
     settings = ctx.settings
     values = settings.model_dump(mode="json")
     values["kafka_options"] = masked(settings.kafka_options)
+    values["schema_registry_options"] = masked_registry(settings.schema_registry_options)
     if json:
         ctx.emit(values)
         return

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 import typer
 
 from edge.kafka import KafkaConfig
-from schemas.event import ParserConfig
 from slipstream.cli.context import Context, context, needs_extra
+from stream.registry import RegistryConfig
 
 MetricsPort = Annotated[int | None, typer.Option(help="Serve Prometheus metrics on this port of 127.0.0.1; 0 = no")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout")]
@@ -27,6 +27,12 @@ def register(app: typer.Typer) -> None:
 def kafka(ctx: Context) -> KafkaConfig:
     """The cluster of the settings."""
     return KafkaConfig(ctx.kafka_bootstrap, ctx.settings.kafka_options)
+
+
+def schema_registry(ctx: Context) -> RegistryConfig | None:
+    """The schema registry of the settings."""
+    url = ctx.settings.schema_registry_url
+    return RegistryConfig(url.get_secret_value(), ctx.settings.schema_registry_options) if url else None
 
 
 @topics.command("create")
@@ -70,6 +76,8 @@ def _ingest(command: typer.Context, metrics_port: MetricsPort = None) -> None:
       slipstream ingest
 
       SLIPSTREAM_UNKNOWN_NAMES=other slipstream ingest --metrics-port 9101
+
+      SLIPSTREAM_FORMATS='["json","avro"]' SLIPSTREAM_SCHEMA_REGISTRY_URL=https://registry:8081 slipstream ingest
     """
     from stream.ingest import IngestConfig, run_ingest
 
@@ -80,8 +88,9 @@ def _ingest(command: typer.Context, metrics_port: MetricsPort = None) -> None:
         IngestConfig(
             kafka(ctx),
             settings.names,
-            ParserConfig(settings.vocabulary, settings.unknown_names, settings.max_future_ms, settings.max_age_ms),
+            settings.parser,
             metrics_port=settings.metrics_port if metrics_port is None else metrics_port,
+            schema_registry=schema_registry(ctx),
         )
     )
 

@@ -10,15 +10,16 @@ import typer
 from rich.table import Table
 
 from schemas.errors import ConfigError, MismatchError
-from schemas.event import ParserConfig
 from slipstream.cli.context import Context, context, needs_extra
-from slipstream.cli.stages import Json, kafka
+from slipstream.cli.stages import Json, kafka, schema_registry
 
 User = Annotated[str, typer.Argument(help="User id, as producers send it")]
 
 EXIT_NO_STATE = 10
 #: A person would rather wait than be told that Redis is slow.
 DEADLINE_MS = 5000
+#: Likewise for the schema registry.
+PATIENCE_S = 20.0
 SHOWN_MISMATCHES = 20
 
 state = typer.Typer(help="States in Redis.", no_args_is_help=True, rich_markup_mode=None)
@@ -176,6 +177,7 @@ def _verify(
         from encoder.bundle import load_bundle
         from encoder.store_redis import RedisStateStore, connect
         from slipstream.verify import verify
+    from stream.registry import framed_oracle
 
     ctx = context(command)
     settings = ctx.settings
@@ -185,10 +187,11 @@ def _verify(
         settings.names,
         bundle,
         RedisStateStore(connect(ctx.redis_url), settings.names, bundle.layout),
-        ParserConfig(settings.vocabulary, settings.unknown_names, settings.max_future_ms, settings.max_age_ms),
+        settings.parser,
         sample,
         seed,
         notify=ctx.say,
+        framed=framed_oracle(schema_registry(ctx), settings.formats, PATIENCE_S),
     )
     if report.note:
         ctx.say(report.note)
