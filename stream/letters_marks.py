@@ -11,6 +11,7 @@ from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicP
 from edge.kafka import REQUEST_TIMEOUT_S, Admin, KafkaConfig, mapped
 from schemas.names import Names
 from stream.lag import committed_offsets
+from stream.letters import DeadLetter
 
 
 class Marks:
@@ -35,6 +36,10 @@ class Marks:
                 if topic == self._names.dead_letters
             }
         return self._known[reason]
+
+    def is_behind(self, letter: DeadLetter) -> bool:
+        """Whether an earlier replay has sent the letter."""
+        return letter.place.offset < self.of(letter.reason).get(letter.place.partition, 0)
 
     def move(self, reason: str, next_offsets: dict[int, int]) -> None:
         """Marks only go forward."""

@@ -98,17 +98,17 @@ def replay_letters(
     met: set[str] = set()
     passed: dict[int, int] = {}
     for letters in read_letters(kafka, names, spans):
-        chosen = [letter for letter in letters if reasons is None or letter.reason in reasons]
-        met |= {letter.reason for letter in chosen if letter.said}
-        fresh = chosen if again else [letter for letter in chosen if not _is_behind(letter, marks)]
-        report.passed += len(chosen) - len(fresh)
-        _send(fresh, names, report, sender)
+        fit = [letter for letter in letters if _is_chosen(letter, reasons) and _is_fit(letter, names, report)]
+        fresh = fit if again else [letter for letter in fit if not marks.is_behind(letter)]
+        report.passed += len(fit) - len(fresh)
+        _send(fresh, report, sender)
         for letter in letters:
             passed[letter.place.partition] = letter.place.offset + 1
         if sender is not None:
             sender.deliver()
-            for reason in {letter.reason for letter in chosen if letter.said}:
+            for reason in {letter.reason for letter in fit}:
                 marks.move(reason, passed)
+                met.add(reason)
         if on_progress is not None:
             on_progress(sum(offset - spans[p][0] for p, offset in passed.items()), total)
     if sender is not None:
@@ -130,22 +130,25 @@ def replay_places(kafka: KafkaConfig, names: Names, places: Sequence[Place], *, 
         if why := why_unfit(letter, names):
             raise ConfigError(f"letter {letter.place} cannot be replayed: {why}")
     sender = None if dry_run else _Sender(kafka, names, report)
-    _send(letters, names, report, sender)
+    _send(letters, report, sender)
     if sender is not None:
         sender.deliver()
     return report
 
 
-def _is_behind(letter: DeadLetter, marks: Marks) -> bool:
-    return letter.said is not None and letter.place.offset < marks.of(letter.reason).get(letter.place.partition, 0)
+def _is_chosen(letter: DeadLetter, reasons: Collection[str] | None) -> bool:
+    return reasons is None or letter.reason in reasons
 
 
-def _send(letters: Iterable[DeadLetter], names: Names, report: ReplayReport, sender: _Sender | None) -> None:
+def _is_fit(letter: DeadLetter, names: Names, report: ReplayReport) -> bool:
+    why = why_unfit(letter, names)
+    if why is not None:
+        report.unfit[why] += 1
+    return why is None
+
+
+def _send(letters: Iterable[DeadLetter], report: ReplayReport, sender: _Sender | None) -> None:
     for letter in letters:
-        why = why_unfit(letter, names)
-        if why is not None:
-            report.unfit[why] += 1
-            continue
         assert letter.said is not None
         report.sent[letter.reason, letter.said.provenance.topic] += 1
         if sender is not None:

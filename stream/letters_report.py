@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 from stream.letters import DeadLetter
@@ -47,7 +47,7 @@ class Report:
 
 def report_on(
     letters: Iterable[DeadLetter],
-    mark_of: Callable[[str], Mapping[int, int]],
+    was_replayed: Callable[[DeadLetter], bool],
     most: int,
     reasons: Collection[str] = (),
     since_ms: int = 0,
@@ -56,7 +56,7 @@ def report_on(
     """Count the letters of these reasons (none: of all) and of [since, until), and keep the newest `most`.
 
     Args:
-        mark_of: reason -> by partition up to which offset its letters were replayed (stream.letters_marks).
+        was_replayed: whether a replay has sent this letter (stream.letters_marks).
     """
     report = Report()
     newest: list[tuple[tuple[int, int, int], DeadLetter]] = []  # a heap, the oldest first
@@ -64,10 +64,7 @@ def report_on(
         if (reasons and letter.reason not in reasons) or not since_ms <= letter.buried_ms < until_ms:
             continue
         source = letter.said.provenance.topic if letter.said else ""
-        replayed = letter.said is not None and letter.place.offset < mark_of(letter.reason).get(
-            letter.place.partition, 0
-        )
-        report.counts.setdefault((letter.reason, source), Count()).add(letter, replayed)
+        report.counts.setdefault((letter.reason, source), Count()).add(letter, was_replayed(letter))
         age = (letter.buried_ms, letter.place.offset, letter.place.partition)  # no two letters have the same
         if len(newest) < most:
             heapq.heappush(newest, (age, letter._replace(value=None)))

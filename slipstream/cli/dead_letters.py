@@ -19,7 +19,7 @@ from stream.dead_letters import REASONS
 from stream.letters import DeadLetter, Place, Spans, all_letters, read_letter, read_letters
 from stream.letters_drop import count_by_reason, drop, spans_before, spans_up_to
 from stream.letters_marks import Marks
-from stream.letters_replay import replay_letters, replay_places
+from stream.letters_replay import replay_letters, replay_places, why_unfit
 from stream.letters_report import report_on
 
 Reasons = Annotated[
@@ -64,7 +64,13 @@ def _list(
     since_ms, until_ms = _time_ms("--since", since), _time_ms("--until", until)
     spans = all_letters(cluster, names, since_ms)
     marks = Marks(cluster, names)
-    report = report_on(_each(ctx, spans), marks.of, limit, _checked_reasons(reason), since_ms or 0, until_ms or 1 << 62)
+
+    def was_replayed(letter: DeadLetter) -> bool:
+        return not why_unfit(letter, names) and marks.is_behind(letter)
+
+    report = report_on(
+        _each(ctx, spans), was_replayed, limit, _checked_reasons(reason), since_ms or 0, until_ms or 1 << 62
+    )
     if json:
         ctx.emit(
             {
