@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]
@@ -161,7 +161,7 @@ class ChangelogWriter:
 
 def failure(error: Exception, what: str, timeout_s: float) -> SlipstreamError:
     """The error of ours for one of aiokafka's; `what` begins its message."""
-    causes = (error, error.__cause__)  # aiokafka wraps what its sender does not expect
+    causes = list(_chain(error))  # aiokafka wraps what its sender does not expect, up to two times
     if any(isinstance(cause, _FENCED) for cause in causes):
         return FencedError(
             f"{what}: another worker owns it now ({type(error).__name__}); this one stops, and nothing is lost: "
@@ -171,11 +171,16 @@ def failure(error: Exception, what: str, timeout_s: float) -> SlipstreamError:
         return TopicError(f"{what}: it refuses messages of this size; {RAISE_LIMIT}")
     if isinstance(error, (TimeoutError, KafkaConnectionError)):
         return UnavailableError(f"{what} within {timeout_s:.0f} s; is Kafka running?")
-    cause = error.__cause__ or error
-    if isinstance(cause, UnknownError) or getattr(cause, "retriable", False):
+    if any(isinstance(cause, UnknownError) or getattr(cause, "retriable", False) for cause in causes):
         # A disk that takes no more is one of these. aiokafka does not try again, and what was written is not known.
-        return UnavailableError(f"{what}: the broker answers {cause!r}; is it well, is its disk full?")
-    return SlipstreamError(f"{what}: {cause!r}")
+        return UnavailableError(f"{what}: {causes[-1]!r}; is the broker well, is its disk full?")
+    return SlipstreamError(f"{what}: {causes[-1]!r}")
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
 
 
 def _producer(kafka: KafkaConfig, transactional_id: str, timeout_s: float) -> AIOKafkaProducer:

@@ -35,7 +35,8 @@ def test_an_error_of_aiokafka(error: Exception, expected: type[SlipstreamError])
 
 @pytest.mark.parametrize(("error", "expected"), EXPECTED)
 def test_an_error_that_aiokafka_wraps(error: Exception, expected: type[SlipstreamError]) -> None:
-    wrapped = KafkaError("Unexpected error during batch delivery")
-    wrapped.__cause__ = error
-    found = failure(wrapped, "topic t, partition 3: not written", 5)
-    assert type(found) is expected
+    once, twice = KafkaError(repr(error)), KafkaError("Unexpected error during batch delivery")
+    once.__cause__, twice.__cause__ = error, once
+    for wrapped in (once, twice):
+        found = failure(wrapped, "topic t, partition 3: not written", 5)
+        assert type(found) is expected
