@@ -127,9 +127,7 @@ def _show(
 @letters.command("replay")
 def _replay(
     command: typer.Context,
-    places: Annotated[
-        list[str] | None, typer.Argument(metavar="[PARTITION:OFFSET]...", help="Just these letters")
-    ] = None,
+    places: Annotated[list[str] | None, typer.Argument(metavar="PARTITION:OFFSET", help="Just these letters")] = None,
     reason: Reasons = None,
     everything: Annotated[bool, typer.Option("--all", help="Letters of every reason")] = False,
     again: Annotated[bool, typer.Option("--again", help="Those too that were replayed before")] = False,

@@ -15,7 +15,8 @@ from tests.bundles import random_bundle
 
 COMMANDS = (
     "up", "down", "status", "config", "topics create", "ingest", "sequence", "encode", "replay", "simulate", "train", "export",
-    "state show", "rank", "verify", "demo", "forget", "bench stream", "bench chaos",
+    "state show", "rank", "verify", "demo", "forget", "bench stream", "bench chaos", "dead-letters list", "dead-letters show",
+    "dead-letters replay", "dead-letters drop",
 )  # fmt: skip
 NOWHERE = "127.0.0.1:1"
 
