@@ -48,7 +48,7 @@ class ChaosConfig:
         events: at least so many flow, duplicates, requests to forget and malformed messages not counted.
         flow_s: in so many seconds; longer if the faults need it.
         workers: of each stage.
-        store: what keeps the sequences of a worker; none: as the worker has it.
+        store: where a sequence worker's tables are, `memory` or `rocksdb`.
     """
 
     events: int = 1_000_000
@@ -57,7 +57,7 @@ class ChaosConfig:
     partitions: int = 4
     workers: int = 2
     faults: Faults = field(default_factory=Faults)
-    store: str | None = None
+    store: str = "memory"
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,8 @@ def run_chaos(config: ChaosConfig, work_dir: Path, console: Console) -> Outcome:
             verdict = judge(kafka, names, played.flow.acknowledged)
     outcome = Outcome(_result(config, played, verdict), _problems(played, verdict), verdict.mismatches, work_dir)
     if not outcome.problems:
-        shutil.rmtree(work_dir / "stack", ignore_errors=True)
+        for data in ("stack", "tables"):
+            shutil.rmtree(work_dir / data, ignore_errors=True)
     return outcome
 
 
@@ -119,9 +120,11 @@ async def _play(
     config: ChaosConfig, stack: Stack, kafka: KafkaConfig, names: Names, work_dir: Path, view: View
 ) -> _Played:
     """1 start to 4 stop."""
-    settings = {"kafka_bootstrap": stack.kafka_bootstrap, "prefix": names.prefix}
-    if config.store is not None:
-        settings["sequence_store"] = config.store
+    settings = {
+        "kafka_bootstrap": stack.kafka_bootstrap,
+        "prefix": names.prefix,
+        "sequence_store": config.store,
+    }
     fleet = Fleet(environment_of_workers(settings, work_dir / "workers.toml"), work_dir / "logs", view.say)
     broker = Broker(stack, kafka, fleet.broker_goes, fleet.broker_is_back, view.say)
     flow = Flow(kafka, names, config.events, config.events / config.flow_s, config.seed)

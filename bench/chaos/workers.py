@@ -143,9 +143,10 @@ class Fleet:
         return [slot for slot in self.slots if slot.stage == stage]
 
     def pick(self, stage: str, pick: int) -> Slot | None:
-        """One of the stage's workers that run, are wanted and are not paused."""
+        """One of the stage's workers that have been given partitions, are wanted and are not paused."""
         there = [slot for slot in self.of(stage) if slot.process and slot.wanted and not slot.paused and not slot.asked]
-        return there[pick % len(there)] if there else None
+        at_work = [slot for slot in there if has_partitions(slot.log)]
+        return at_work[pick % len(at_work)] if at_work else None
 
     def start(self, slot: Slot) -> None:
         slot.starts += 1
@@ -157,10 +158,15 @@ class Fleet:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=dict(self._environment),
+                env={**self._environment, **self._of_its_own(slot)},
                 start_new_session=True,  # Ctrl-C reaches only us
             )
         slot.started_s = time.monotonic()
+
+    def _of_its_own(self, slot: Slot) -> dict[str, str]:
+        """A directory of the slot's own: its next worker finds there what the last one left, as on a disk that is kept."""
+        directory = self._log_dir.parent / "tables" / slot.name
+        return {"SLIPSTREAM_SEQUENCE_DIR": str(directory)} if slot.stage == "sequence" else {}
 
     def kill(self, slot: Slot, start_after_s: float) -> None:
         """kill -9; the supervisor starts it again."""
@@ -213,7 +219,7 @@ class Fleet:
             await asyncio.sleep(0.1)
 
     def all_have_partitions(self) -> bool:
-        return all(slot.process and _has_partitions(slot.log) for slot in self.slots)
+        return all(slot.process and has_partitions(slot.log) for slot in self.slots)
 
     def all_run(self) -> bool:
         return all(slot.process is not None and not slot.paused for slot in self.slots if slot.wanted)
@@ -276,7 +282,7 @@ class Fleet:
     def _ended(self, slot: Slot, process: subprocess.Popen[bytes], start_after_s: float) -> None:
         now = time.monotonic()
         code = process.returncode
-        end = Exit(slot.worker, slot.stage, now, code, slot.asked, _has_partitions(slot.log), _last_line(slot.log))
+        end = Exit(slot.worker, slot.stage, now, code, slot.asked, has_partitions(slot.log), _last_line(slot.log))
         self.exits.append(end)
         if not slot.asked:
             self._notify(f"{slot.worker} ended with exit code {code}: {end.said[:150]}")
@@ -293,7 +299,7 @@ def environment_of_workers(settings: Mapping[str, str], config: Path) -> dict[st
     return {**clean, **given, "SLIPSTREAM_CONFIG": str(config)}
 
 
-def _has_partitions(log: Path) -> bool:
+def has_partitions(log: Path) -> bool:
     return _GOT_PARTITIONS.search(log.read_text(errors="replace")) is not None
 
 

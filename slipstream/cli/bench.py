@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -48,8 +48,8 @@ def _chaos(
     minutes: Annotated[float, typer.Option(min=0.2, help="For the events to flow")] = 2.5,
     partitions: Annotated[int, typer.Option(min=1, help="Of each topic")] = 4,
     store: Annotated[
-        str | None, typer.Option(help="What keeps the sequences of a worker [default: the stage's]")
-    ] = None,
+        Literal["memory", "rocksdb"], typer.Option(help="Where a sequence worker's tables are")
+    ] = "memory",
     keep: Annotated[
         Path | None, typer.Option(help="Keep the workers' logs here [default: only if something is wrong]")
     ] = None,
