@@ -16,14 +16,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple, ParamSpec, TypeVar
 
 from schemas.batch import Batch, decode_batch
 from schemas.errors import BatchError
+from schemas.sequence import HEADER_BYTES, RECORD_BYTES
+from stream.batch_queue import BatchQueue, Pending
 from stream.changelog import ChangelogWriter, Letter, Write, Written
-from stream.dead_letters import BAD_BATCH, BAD_SEQUENCE, Headers, Provenance, dead_letter_headers
+from stream.dead_letters import BAD_BATCH, BAD_SEQUENCE, dead_letter_headers
+from stream.memory_budget import MemoryBudget
 from stream.merge import combine, merge_many
 from stream.metrics import SequenceMetrics
 from stream.recovery import Damaged
@@ -32,22 +34,9 @@ from stream.store import PartitionTable
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: Batches that may wait, by number and by bytes; then `put` waits, and Faust stops fetching.
-MAX_QUEUED = 64
-MAX_QUEUED_BYTES = 8 << 20
-#: Batches of a transaction: their users' sequences are up to a hundred times as large.
-MAX_TAKEN_BYTES = 8 << 20
-
-
-class Pending(NamedTuple):
-    """A message of `engagement-batches` that waits. `ack` marks it as done, `drop` as not taken."""
-
-    provenance: Provenance
-    key: bytes | None
-    value: bytes | None
-    headers: Headers
-    ack: Callable[[], None]
-    drop: Callable[[], None]
+#: New sequences of one transaction, at most. The more events of a backlog go into one, the fewer times a user's sequence is
+#: written: with 100 thousand users of 256 events, a limit of 90 MiB instead of 11 made an event 3.7 times cheaper.
+MAX_TRANSACTION_BYTES = 128 << 20
 
 
 class Committer:
@@ -60,35 +49,28 @@ class Committer:
         metrics: SequenceMetrics,
         capacity: int,
         dead_letters_topic: str,
+        memory: MemoryBudget,
         fail: Callable[[BaseException], None],
     ) -> None:
         self._partition = partition
         self._writer = writer
         self._metrics = metrics
         self._capacity = capacity
+        self._sequence_bytes = HEADER_BYTES + capacity * RECORD_BYTES
         self._dead_letters_topic = dead_letters_topic
+        self._memory = memory
         self._fail = fail
-        self._queue: deque[Pending] = deque()
-        self._queued_bytes = 0
+        self._queue = BatchQueue()
         self._busy = asyncio.Lock()  # from before a transaction until the table has it, too
         self._wake = asyncio.Event()
-        self._space = asyncio.Event()
         self._expire_before_ms: int | None = None
         self._damaged: list[Damaged] = []
         self._task: asyncio.Task[None] | None = None
         self.table: PartitionTable | None = None
-        self.discarding = False
 
     async def put(self, pending: Pending) -> None:
         """Queue a message; waits while the queue is full."""
-        while not self.discarding and (len(self._queue) >= MAX_QUEUED or self._queued_bytes >= MAX_QUEUED_BYTES):
-            self._space.clear()
-            await self._space.wait()
-        if self.discarding:
-            pending.drop()
-            return
-        self._queue.append(pending)
-        self._queued_bytes += len(pending.value or b"")
+        await self._queue.put(pending)
         self._wake.set()
 
     def start(self, table: PartitionTable, damaged: list[Damaged]) -> None:
@@ -99,12 +81,11 @@ class Committer:
         self._task = asyncio.create_task(self._run(table), name=f"committer-{self._partition}")
 
     def discard_queue(self) -> None:
-        """Give back what waits, until `discarding` is set to False: the table is not whole, and the partition may go."""
-        self.discarding = True
-        while self._queue:
-            self._queue.popleft().drop()
-        self._queued_bytes = 0
-        self._space.set()
+        """Give back what waits, until `accept_again`: the table is not whole, and the partition may go."""
+        self._queue.discard()
+
+    def accept_again(self) -> None:
+        self._queue.discarding = False
 
     def expire_markers(self, before_ms: int) -> None:
         """Remove the markers of users forgotten before, when the queue is next empty."""
@@ -134,9 +115,9 @@ class Committer:
                 self._wake.clear()
                 async with self._busy:
                     await self._bury_damaged()
-                while taken := self._take():
+                while self._queue:
                     async with self._busy:
-                        await self._commit(taken, table)
+                        await self._commit(table)
                 if self._expire_before_ms is not None:
                     async with self._busy:
                         await self._expire(table)
@@ -146,41 +127,36 @@ class Committer:
             self._fail(error)
             raise
 
-    # 1 take
-    def _take(self) -> list[Pending]:
-        taken: list[Pending] = []
-        size = 0
-        while self._queue and (not taken or size + len(self._queue[0].value or b"") <= MAX_TAKEN_BYTES):
-            pending = self._queue.popleft()
-            size += len(pending.value or b"")
-            taken.append(pending)
-        self._queued_bytes -= size
-        self._space.set()
-        return taken
-
-    async def _commit(self, taken: list[Pending], table: PartitionTable) -> None:
-        # 2 merge
-        batches, letters = _decoded(taken)
-        writes: list[Write] = []
-        if batches:
-            news = combine(batches)
-            old = await _called(table, table.get_many, news.users)
-            merged = merge_many(old, news, self._capacity)
-            arrived = news.arrived_ms.tolist()
-            writes = [
-                Write(user, value, at)
-                for user, value, at in zip(news.users, merged, arrived, strict=True)
-                if value is not None
-            ]
-        # 3 commit
-        begun_ms = int(time.time() * 1000)
-        written = await self._transact(writes, letters)
-        # 4 remember
-        await self._remember(table, writes, written, begun_ms)
+    async def _commit(self, table: PartitionTable) -> None:
+        # 1 take
+        waiting = self._queue.take()
+        taken, batches, letters, users = _decoded(waiting, max(1, MAX_TRANSACTION_BYTES // self._sequence_bytes))
+        self._queue.put_back(waiting[len(taken) :])
+        async with self._memory.held(users * self._sequence_bytes):
+            # 2 merge
+            writes = await self._merged(batches, table)
+            # 3 commit
+            begun_ms = int(time.time() * 1000)
+            written = await self._transact(writes, letters)
+            # 4 remember
+            await self._remember(table, writes, written, begun_ms)
         # 5 ack
         for pending in taken:
             pending.ack()
         self._count(batches, writes, letters)
+
+    async def _merged(self, batches: list[Batch], table: PartitionTable) -> list[Write]:
+        if not batches:
+            return []
+        news = combine(batches)
+        old = await _called(table, table.get_many, news.users)
+        merged = merge_many(old, news, self._capacity)
+        arrived = news.arrived_ms.tolist()
+        return [
+            Write(user, value, at)
+            for user, value, at in zip(news.users, merged, arrived, strict=True)
+            if value is not None
+        ]
 
     async def _transact(self, writes: list[Write], letters: list[Letter]) -> Written:
         if not writes and not letters:
@@ -235,16 +211,32 @@ async def _called(table: PartitionTable, method: Callable[P, T], *args: P.args, 
     return method(*args, **kwargs)
 
 
-def _decoded(taken: list[Pending]) -> tuple[list[Batch], list[Letter]]:
-    """The batches that can be read, and the others as dead letters."""
+class _Decoded(NamedTuple):
+    """`taken` are the first messages, `batches` what can be read of them, the rest are `letters`; `users` are distinct."""
+
+    taken: list[Pending]
+    batches: list[Batch]
+    letters: list[Letter]
+    users: int
+
+
+def _decoded(waiting: list[Pending], most_users: int) -> _Decoded:
+    """The first messages, one at least, that name at most so many users."""
     batches: list[Batch] = []
     letters: list[Letter] = []
-    for pending in taken:
+    users: set[bytes] = set()
+    for number, pending in enumerate(waiting):
         try:
             if pending.value is None:
                 raise BatchError("a message without a value is no batch")
-            batches.append(decode_batch(pending.value))
+            batch = decode_batch(pending.value)
         except BatchError as error:
             headers = dead_letter_headers(BAD_BATCH, str(error), pending.provenance, pending.headers)
             letters.append(Letter(pending.key, pending.value, headers, pending.provenance.timestamp_ms))
-    return batches, letters
+            continue
+        before = len(users)
+        users.update(batch.users)
+        if batches and len(users) > most_users:
+            return _Decoded(waiting[:number], batches, letters, before)
+        batches.append(batch)
+    return _Decoded(waiting, batches, letters, len(users))

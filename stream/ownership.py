@@ -18,12 +18,16 @@ from schemas.errors import UnavailableError
 from schemas.names import Names
 from stream.changelog import ChangelogWriter
 from stream.committer import Committer
+from stream.memory_budget import MemoryBudget
 from stream.metrics import SequenceMetrics
 from stream.offsets import end_offsets
 from stream.recovery import Ends, Loaded, load_partitions
 from stream.store import PartitionTable, Stores
 
 logger = logging.getLogger(__name__)
+
+#: New sequences of all partitions' transactions under way.
+_TRANSACTIONS_BYTES = 256 << 20
 
 
 @dataclass
@@ -51,6 +55,7 @@ class Ownership:
         self._kafka = kafka
         self._names = names
         self._capacity = capacity
+        self._memory = MemoryBudget(_TRANSACTIONS_BYTES)
         self._timeout_s = timeout_s
         self._metrics = metrics
         self._fail = fail
@@ -105,7 +110,7 @@ class Ownership:
         writers = await asyncio.gather(*[self._open_writer(partition) for partition in gained])
         for partition, writer in zip(gained, writers, strict=True):
             committer = Committer(
-                partition, writer, self._metrics, self._capacity, self._names.dead_letters, self._fail
+                partition, writer, self._metrics, self._capacity, self._names.dead_letters, self._memory, self._fail
             )
             self._owned[partition] = _Owned(committer)
         for owned in self._owned.values():
@@ -114,7 +119,7 @@ class Ownership:
         for partition, end in ends.offsets.items():
             self._owned[partition].end_offset = end
         for owned in self._owned.values():
-            owned.committer.discarding = False
+            owned.committer.accept_again()
         self._metrics.partitions.set(len(self._owned))
         # With a lost partition its loader ended: the others that it had not finished begin again.
         again = [p for p in self.loading if p in gained or self._owned[p].stop_loading.is_set()]

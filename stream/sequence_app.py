@@ -18,7 +18,7 @@ from faust.types.auth import CredentialsT
 
 from edge.kafka import KafkaConfig
 from schemas.names import SEQUENCE_TABLE
-from stream.committer import Pending
+from stream.batch_queue import Pending
 from stream.config import DAY_S, SequenceConfig
 from stream.dead_letters import Provenance
 from stream.ownership import Ownership
