@@ -213,6 +213,11 @@ def test_a_bad_batch_is_in_the_dead_letters_once_and_untouched(outcome: Outcome,
     outcome.check_letter(key_of(kind), "bad_batch", HEADERS)
 
 
+def test_a_batch_of_a_newer_version_says_what_to_do(outcome: Outcome) -> None:
+    ((_, said),) = outcome.letters[key_of("batch of a newer version")]
+    assert "batch version 2, this build reads 1: upgrade the sequence workers first" in said.error
+
+
 @pytest.mark.parametrize("kind", bad_sequences())
 def test_a_damaged_changelog_record_is_in_the_dead_letters_once_and_untouched(outcome: Outcome, kind: str) -> None:
     outcome.check_letter(kind.encode(), "bad_sequence", [])

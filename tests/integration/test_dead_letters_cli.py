@@ -371,3 +371,24 @@ def test_letters_of_both_stages_side_by_side(deployment: Deployment, cli: Run) -
             "bad_sequence": 1,
             "not_json": 2,
         }
+
+
+def test_a_damaged_sequence_is_whole_again_when_ingest_reads_the_raw_topic_again(deployment: Deployment) -> None:
+    """What docs/operations.md says to do about `bad_sequence`."""
+    names, now_ms = deployment.names, int(time.time() * 1000)
+    producer = Producer({"bootstrap.servers": deployment.kafka.bootstrap_servers, "partitioner": "murmur2_random"})
+    with deployment:
+        ingest, sequence = deployment.start("ingest"), deployment.start("sequence")
+        deployment.send([encode_engagement("u", i, "save", "home", now_ms - i) for i in range(20)])
+        deployment.drain()
+        assert ingest.stop() == 0
+        assert sequence.stop() == 0
+        producer.produce(names.sequences, b"a disk's mistake", b"u")
+        producer.flush()
+        deployment.start("sequence")
+        wait_until("it is buried", lambda: sum(deployment.ends(names.dead_letters)) > 0)
+        deployment.commit(names.ingest_group, names.engagements, dict.fromkeys(range(PARTITIONS), 0))
+        deployment.start("ingest")
+        deployment.drain()
+        assert deployment.mismatches() == []
+        assert items_of(deployment) == list(range(20))

@@ -85,34 +85,6 @@ def test_the_changelogs_timestamp_is_the_arrival(deployment: Deployment) -> None
             assert len(decode_sequence(message.value() or b"").records) == n
 
 
-def test_batches_that_cannot_be_read_become_dead_letters(deployment: Deployment) -> None:
-    good = batch_for(b"u", [5])
-    bad = [
-        b"",
-        b"not a batch",
-        good[:-1],
-        good + b"\0",
-        good[:30] + b"\xff" + good[31:],
-        good[:4] + b"\x02" + good[5:],  # from a newer ingest
-        None,
-    ]
-    with deployment:
-        worker = deployment.start("sequence")
-        for value in bad:
-            deployment.send([value], deployment.names.batches, partition=2, key=b"k", headers=[("h", b"1")])
-        send_batch(deployment, b"u", good)
-        wait_until("sequence has caught up", lambda: deployment.lag("sequence") == 0)
-        letters = deployment.dead_letters()
-        assert [message.value() for message, _ in letters] == bad
-        for at, (message, headers) in enumerate(letters):
-            assert message.key() == b"k"
-            assert (headers.reason, headers.original) == ("bad_batch", [("h", b"1")])
-            assert headers.provenance[:3] == (deployment.names.batches, 2, at)
-        assert "version 2" in letters[5][1].error
-        assert read_sequences(deployment.kafka, deployment.names).sequences.keys() == {b"u"}
-        assert worker.stop() == 0
-
-
 def test_forgotten_users_stay_forgotten_and_their_markers_expire(deployment: Deployment) -> None:
     now_ms = int(time.time() * 1000)
     events = [encode_engagement("u", i, "save", "home", now_ms - 1000 + i) for i in range(5)]
