@@ -11,7 +11,7 @@ from schemas.errors import ConfigError
 from schemas.event import ParserConfig
 from schemas.names import Names
 from schemas.sequence import DEFAULT_CAPACITY
-from stream.registry import RegistryConfig
+from stream.registry import RegistryConfig, require_registry
 from stream.topics import BATCH_MAX_MESSAGE_BYTES
 
 DAY_S = 86_400.0
@@ -54,6 +54,7 @@ class IngestConfig:
             raise ConfigError(f"max_batch_bytes {self.max_batch_bytes} is not in [1024, {BATCH_MAX_MESSAGE_BYTES})")
         if self.linger_ms < 0 or self.max_poll_messages < 1 or self.max_passes_in_flight < 1:
             raise ConfigError("linger_ms must not be negative, max_poll_messages and max_passes_in_flight at least 1")
+        require_registry(self.schema_registry, self.parser.formats)
 
 
 @dataclass(frozen=True)

@@ -143,6 +143,13 @@ def framed_value(value: bytes | None, headers: Sequence[tuple[str, str | bytes |
     return value
 
 
+def require_registry(config: RegistryConfig | None, formats: Sequence[Format]) -> None:
+    """Raises ConfigError if a format needs a registry and there is none to ask."""
+    accepted = [name for name in formats if name in FRAMED]
+    if accepted and config is None:
+        raise ConfigError(f"`formats` has {', '.join(accepted)}, so `schema_registry_url` must be set")
+
+
 def framed_reader(
     config: RegistryConfig | None, formats: Sequence[Format], give_up_after_s: float, pause: Pause = time.sleep
 ) -> Read | None:
@@ -152,9 +159,10 @@ def framed_reader(
         ConfigError: there is no registry to ask, or its client does not take an option.
         PrerequisiteError: the extra `registry` is not installed.
     """
-    if not (accepted := [name for name in formats if name in FRAMED]):
+    require_registry(config, formats)
+    accepted = [name for name in formats if name in FRAMED]
+    if config is None or not accepted:
         return None
-    config = _required(config, accepted)
     with _needs_extra():
         from stream.framed import FramedReader
         from stream.registry_client import Schemas
@@ -165,19 +173,14 @@ def framed_oracle(
     config: RegistryConfig | None, formats: Sequence[Format], give_up_after_s: float
 ) -> Callable[[bytes], object] | None:
     """As `framed_reader`, for the oracle."""
-    if not (accepted := [name for name in formats if name in FRAMED]):
+    require_registry(config, formats)
+    accepted = [name for name in formats if name in FRAMED]
+    if config is None or not accepted:
         return None
-    config = _required(config, accepted)
     with _needs_extra():
         from stream.oracle_framed import FramedOracle
         from stream.registry_client import Schemas
     return FramedOracle(Schemas(config), accepted, Patience(config, give_up_after_s))
-
-
-def _required(config: RegistryConfig | None, accepted: Sequence[Format]) -> RegistryConfig:
-    if config is None:
-        raise ConfigError(f"`formats` has {', '.join(accepted)}, so `schema_registry_url` must be set")
-    return config
 
 
 @contextmanager

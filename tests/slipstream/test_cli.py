@@ -97,10 +97,19 @@ def test_config_shows_values_and_masks_secrets(tmp_path: Path) -> None:
         "--json",
         SLIPSTREAM_REDIS_URL="redis://:hunter2@h",
         SLIPSTREAM_KAFKA_OPTIONS='{"sasl.password":"hunter3","sasl.username":"u"}',
+        SLIPSTREAM_SCHEMA_REGISTRY_URL="https://me:hunter4@h",
+        SLIPSTREAM_SCHEMA_REGISTRY_OPTIONS='{"basic.auth.user.info":"me:hunter5"}',
     )
     assert done.returncode == 0, done.stderr
     assert "hunter" not in done.stdout + done.stderr
     assert json.loads(done.stdout)["kafka_options"]["sasl.username"] == "u"
+
+
+def test_a_format_that_needs_a_registry_says_so(tmp_path: Path) -> None:
+    done = _slipstream(tmp_path, "--kafka-bootstrap", "x:9", "config", SLIPSTREAM_FORMATS='["json","xml"]')
+    assert (done.returncode, "formats" in done.stderr) == (2, True)
+    done = _slipstream(tmp_path, "--kafka-bootstrap", "x:9", "ingest", SLIPSTREAM_FORMATS='["json","avro"]')
+    assert (done.returncode, "schema_registry_url" in done.stderr) == (2, True), done.stderr
 
 
 def test_nothing_runs_so_nothing_is_stopped(tmp_path: Path) -> None:
