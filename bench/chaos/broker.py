@@ -27,6 +27,9 @@ from slipstream.stack import Stack, start_part, stop_part
 from slipstream.stack.process import find
 from slipstream.stack.state import load
 
+#: Below every batch of the stages, and above a transaction's marker (78 bytes): a limit that refuses markers too leaves a
+#: transaction open until its coordinator is started again, and nobody can open the partition for writing (Kafka 4.1).
+_REFUSING_BYTES = "100"
 _GIVES_UP_WITHIN_S = 30.0
 _SET_WITHIN_S = 60.0
 
@@ -92,7 +95,7 @@ class Broker:
     async def refuse(self, stage: str, topic: str, seconds: float) -> None:
         """The topic takes no message for a while: all are too large for it."""
         began_s = time.monotonic()
-        former = await asyncio.to_thread(self._set_limit, topic, "1")
+        former = await asyncio.to_thread(self._set_limit, topic, _REFUSING_BYTES)
         try:
             await asyncio.sleep(seconds)
         finally:
