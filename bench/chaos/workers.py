@@ -13,13 +13,14 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import psutil
+
+from bench.chaos.gate import Gate
 
 #: Before a worker that ended by itself is started again, as a supervisor would.
 _BACK_OFF_S = 1.0
@@ -76,40 +77,6 @@ class Slot:
     def worker(self) -> str:
         """The process's own name: the slot's, and the how many-th start it is."""
         return f"{self.name}.{self.starts:02d}"
-
-
-class Gate:
-    """Many may pass, or one may have it for itself."""
-
-    def __init__(self) -> None:
-        self._passing = 0
-        self._closed = False
-        self._changed = asyncio.Condition()
-
-    @asynccontextmanager
-    async def passing(self) -> AsyncIterator[None]:
-        async with self._changed:
-            await self._changed.wait_for(lambda: not self._closed)
-            self._passing += 1
-        try:
-            yield
-        finally:
-            async with self._changed:
-                self._passing -= 1
-                self._changed.notify_all()
-
-    @asynccontextmanager
-    async def alone(self) -> AsyncIterator[None]:
-        async with self._changed:
-            await self._changed.wait_for(lambda: not self._closed)
-            self._closed = True
-            await self._changed.wait_for(lambda: not self._passing)
-        try:
-            yield
-        finally:
-            async with self._changed:
-                self._closed = False
-                self._changed.notify_all()
 
 
 class Fleet:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.chaos.workers import Gate, environment_of_workers
+from bench.chaos.gate import Gate
+from bench.chaos.workers import environment_of_workers
 
 
 def test_one_has_the_gate_alone_when_all_others_are_through() -> None:
