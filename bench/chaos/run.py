@@ -92,14 +92,14 @@ class _Played:
 
 
 def run_chaos(config: ChaosConfig, work_dir: Path, console: Console) -> Outcome:
-    """Run it. The workers' logs stay in `work_dir`, and Kafka's data if something is wrong.
+    """Run it. The workers' logs stay in a directory of the run's own below `work_dir`, and Kafka's data if something is wrong.
 
     Raises:
         SlipstreamError: it could not be run to its end: the broker does not come back, the sender cannot deliver.
     """
-    work_dir = work_dir.resolve()
-    work_dir.mkdir(parents=True, exist_ok=True)
     names = Names(f"chaos-{config.seed}-{uuid.uuid4().hex[:8]}")
+    work_dir = work_dir.resolve() / names.prefix
+    work_dir.mkdir(parents=True)
     with View(console, config.events) as view:
         view.say("starting Kafka")
         # Always one of its own: what is done to it, nobody else's broker should have to bear.
