@@ -157,7 +157,9 @@ def _bad_user(user: bytes) -> EventError:
     return EventError("bad_user_id", f"a user id must have 1 to {MAX_USER_BYTES} bytes of UTF-8, not {len(user)}")
 
 
-_ENCODE: Mapping[Format, Callable[[object], bytes]] = {
+Encoding = Literal["json", "msgpack"]
+
+_ENCODE: Mapping[Encoding, Callable[[object], bytes]] = {
     "json": msgspec.json.Encoder().encode,
     "msgpack": msgspec.msgpack.Encoder().encode,
 }
@@ -169,7 +171,7 @@ def encode_engagement(
     action: str,
     surface: str,
     timestamp_ms: int,
-    encoding: Literal["json", "msgpack"] = "json",
+    encoding: Encoding = "json",
 ) -> bytes:
     """An event as a producer sends it. Nothing is checked: ingest does that."""
     return _ENCODE[encoding](
@@ -177,6 +179,6 @@ def encode_engagement(
     )
 
 
-def encode_forget(user_id: str, timestamp_ms: int, encoding: Literal["json", "msgpack"] = "json") -> bytes:
+def encode_forget(user_id: str, timestamp_ms: int, encoding: Encoding = "json") -> bytes:
     """A request to forget a user."""
     return _ENCODE[encoding]({"forget_user": user_id, "timestamp_ms": timestamp_ms})

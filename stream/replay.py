@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.kafka import KafkaConfig
-from schemas.event import encode_engagement
+from schemas.event import Encoding, encode_engagement
 from schemas.log import EventLog
 from schemas.names import Names
 from stream.inject import InjectConfig, Kind, Plan, plan_messages
@@ -48,6 +48,7 @@ class ReplayConfig:
         chunk_s: messages that are due within so many seconds are sent together, at the time of the first: the pace's resolution.
         delivery_timeout_s: librdkafka tries to deliver a message for so long.
         progress_s: seconds between two calls of `on_progress`.
+        encoding: of the events; malformed messages are what they are.
     """
 
     kafka: KafkaConfig
@@ -58,6 +59,7 @@ class ReplayConfig:
     chunk_s: float = 0.004
     delivery_timeout_s: float = 120.0
     progress_s: float = 0.25
+    encoding: Encoding = "json"
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def run_replay(
     plan = plan_messages(len(log), config.inject)
     due = due_s(config.pace, log.records["timestamp_ms"])[plan.place]  # (m,)
     starts = chunk_starts(due, config.chunk_s, MAX_CHUNK_MESSAGES).tolist()
-    encoder = Encoder(log, plan, config.key_by_user)
+    encoder = Encoder(log, plan, config.key_by_user, config.encoding)
     sender = Sender(config.kafka, config.names.engagements, config.delivery_timeout_s)
     with _interrupt_sets(stop):
         started_s = time.monotonic()
@@ -142,8 +144,8 @@ def run_replay(
 class Encoder:
     """Chunks of a plan -> messages for `Producer.produce_batch`. Pure."""
 
-    def __init__(self, log: EventLog, plan: Plan, key_by_user: bool) -> None:
-        self._log, self._plan, self._key_by_user = log, plan, key_by_user
+    def __init__(self, log: EventLog, plan: Plan, key_by_user: bool, encoding: Encoding = "json") -> None:
+        self._log, self._plan, self._key_by_user, self._encoding = log, plan, key_by_user, encoding
 
     def messages(self, start: int, end: int, callbacks: dict[int, Callable[..., None]]) -> list[dict[str, Any]]:
         """The messages [start, end) of the plan; `callbacks` are called with their delivery reports, by kind."""
@@ -171,7 +173,9 @@ class Encoder:
                     }
                 )
             else:
-                value = encode_engagement(user, item_id, actions[action], surfaces[surface], timestamp_ms)
+                value = encode_engagement(
+                    user, item_id, actions[action], surfaces[surface], timestamp_ms, self._encoding
+                )
             key = user if self._key_by_user else None
             messages.append({"value": value, "key": key, "callback": callbacks[kind]})
         return messages

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from edge.process import stop_on_signals
 from schemas.errors import ConfigError
+from schemas.event import Encoding
 from schemas.names import Names
 from slipstream.cli.context import Context, context, needs_extra
 from slipstream.cli.logs import LoadLog, reads_log
@@ -56,6 +57,7 @@ def _replay(
     late: Annotated[float, typer.Option(help="Share of events held back and sent later")] = 0.0,
     malformed: Annotated[float, typer.Option(help="Unreadable messages more, as a share of events")] = 0.0,
     seed: Annotated[int, typer.Option(help="Of what is injected")] = 0,
+    encoding: Annotated[Encoding, typer.Option("--format", help="Of the messages")] = "json",
     no_key: Annotated[bool, typer.Option("--no-key", help="Send without keys, instead of keyed by user")] = False,
     json: Json = False,
 ) -> None:
@@ -78,6 +80,7 @@ def _replay(
         ctx.settings.names,
         _pace(rate, speed, max_gap),
         InjectConfig(duplicates, late, malformed, seed=seed),
+        encoding=encoding,
         key_by_user=not no_key,
     )
     loaded = load_log()

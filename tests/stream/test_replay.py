@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from schemas.errors import EventError
-from schemas.event import Event, Parser, ParserConfig
+from schemas.event import Encoding, Event, Parser, ParserConfig
 from schemas.log import EventLog
 from schemas.sequence import RECORD
 from schemas.vocabulary import Vocabulary
@@ -25,11 +26,12 @@ def small_log(events: int) -> EventLog:
     return EventLog(["ann", "bøb", "17"], (at % 3).astype(np.int32), records, Vocabulary())
 
 
-def test_every_message_is_what_the_plan_says() -> None:
+@pytest.mark.parametrize("encoding", ["json", "msgpack"])
+def test_every_message_is_what_the_plan_says(encoding: Encoding) -> None:
     log, parser = small_log(300), Parser(ParserConfig())
     plan = plan_messages(len(log), InjectConfig(0.2, 0.1, 0.3))
     callbacks = {kind: (lambda *_: None) for kind in Kind}
-    encoder = Encoder(log, plan, key_by_user=True)
+    encoder = Encoder(log, plan, True, encoding)
     messages = [*encoder.messages(0, 100, callbacks), *encoder.messages(100, len(plan.kind), callbacks)]
     assert len(messages) == len(plan.kind)
     unreadable = 0
@@ -44,6 +46,7 @@ def test_every_message_is_what_the_plan_says() -> None:
             assert kind == Kind.MALFORMED
         else:
             assert event == Event(user.encode(), *log.records[at].tolist())
+            assert message["value"][:1] == (b"{" if encoding == "json" else b"\x85")
             assert kind != Kind.MALFORMED
     assert unreadable == 90
 
