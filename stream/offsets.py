@@ -46,9 +46,7 @@ def start_offsets(admin: Admin, partitions: Iterable[tuple[str, int]]) -> dict[t
     return _listed(admin, partitions, OffsetSpec.earliest(), level, "start")  # type: ignore[no-untyped-call]
 
 
-def offsets_since(
-    admin: Admin, partitions: Iterable[tuple[str, int]], timestamp_ms: int
-) -> dict[tuple[str, int], int]:
+def offsets_since(admin: Admin, partitions: Iterable[tuple[str, int]], timestamp_ms: int) -> dict[tuple[str, int], int]:
     """The offset of the first record of each (topic, partition) with a timestamp of `timestamp_ms` or later; its end if none has.
 
     Raises:
