@@ -11,7 +11,7 @@
     │   ├── BundleError        a model bundle
     │   └── LogError           an event log file that a person passed in
     ├── TopicError             a topic is missing or has the wrong partitions
-    ├── UnavailableError       Kafka or Redis cannot be reached (retriable)
+    ├── UnavailableError       Kafka, Redis or the schema registry cannot be reached (retriable)
     ├── FencedError            another worker owns the partition now
     ├── StoreError             the disk under a worker's store is full or fails
     ├── ProviderError          the execution provider that was asked for is not what ran

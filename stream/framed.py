@@ -70,7 +70,7 @@ class FramedReader:
                 known = self._fields[frame] = self._reader_of(self._schemas.find(frame))
             name, read = known
             return name, read(value)
-        except (AwayError, EventError):
+        except (AwayError, EventError, MemoryError):
             raise
         except NoSchemaError as error:
             why = str(error)[:200]
@@ -152,18 +152,14 @@ class _Protobuf:
         self._schema = schema
         self._file: FileDescriptorProto | None = None
         self._pool = DescriptorPool()
-        self._deserializers: dict[str, ProtobufDeserializer] = {}
+        self._deserializers: dict[tuple[int, ...], ProtobufDeserializer] = {}  # by message indexes
 
     def fields(self, value: bytes) -> object:
-        if self._file is None:
-            self._pool = DescriptorPool()
-            self._file = self._add("the message's schema", self._schema)
-        descriptor = self._descriptor(self._file, _indexes(value))
-        deserialize = self._deserializers.get(descriptor.full_name)
+        indexes = _indexes(value)
+        deserialize = self._deserializers.get(indexes)
         if deserialize is None:
-            message_type: Any = GetMessageClass(descriptor)
-            deserialize = ProtobufDeserializer(message_type, {}, self._client)
-            self._deserializers[descriptor.full_name] = deserialize
+            message_type: Any = GetMessageClass(self._descriptor(indexes))
+            deserialize = self._deserializers[indexes] = ProtobufDeserializer(message_type, {}, self._client)
         message: Any = deserialize(value)
         return _set_fields(message)
 
@@ -190,7 +186,11 @@ class _Protobuf:
                 self._add_built_in(imported)
             self._pool.Add(file)
 
-    def _descriptor(self, file: FileDescriptorProto, indexes: Sequence[int]) -> Descriptor:
+    def _descriptor(self, indexes: Sequence[int]) -> Descriptor:
+        if self._file is None:
+            self._pool = DescriptorPool()  # a new one after each attempt that the registry cut short
+            self._file = self._add("the message's schema", self._schema)
+        file = self._file
         first, *inner = indexes
         message = file.message_type[first]
         path = [file.package, message.name] if file.package else [message.name]
@@ -200,11 +200,14 @@ class _Protobuf:
         return self._pool.FindMessageTypeByName(".".join(path))
 
 
-def _indexes(value: bytes) -> list[int]:
+def _indexes(value: bytes) -> tuple[int, ...]:
     """Which type of the file the message is, and inside which."""
+    at = FRAME_BYTES[value[0]]
+    if value[at : at + 1] == b"\x00":  # the first one, nearly always
+        return (0,)
     schema_id = SchemaId("PROTOBUF")
     schema_id.from_bytes(io.BytesIO(value))
-    indexes = schema_id.message_indexes or [0]
+    indexes = tuple(schema_id.message_indexes or [0])
     if min(indexes) < 0:
         raise ValueError(f"message indexes {indexes}")
     return indexes

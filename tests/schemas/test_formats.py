@@ -25,7 +25,7 @@ from schemas.event import (
     encode_forget,
     hash_item_id,
 )
-from schemas.formats import MAX_DEPTH, check_msgpack
+from schemas.formats import MAX_DEPTH, check_msgpack, walk_msgpack
 from tests.schemas.test_event import FORGET, GOOD, NOW_MS, json_st, nested
 
 pack = msgspec.msgpack.Encoder(decimal_format="number").encode
@@ -220,10 +220,31 @@ def test_no_damage_raises_anything_else(fields: dict[str, object], data: st.Data
 @given(json_st.filter(packable))
 def test_the_walk_takes_all_that_a_decoder_takes(content: object) -> None:
     value = pack(content)
-    check_msgpack(value)
-    for wrong in (value[:-1], value + b"\x00"):
-        with pytest.raises(EventError):
-            check_msgpack(wrong)
+    for check in (check_msgpack, walk_msgpack):
+        check(value)
+        for wrong in (value[:-1], value + b"\x00"):
+            with pytest.raises(EventError):
+                check(wrong)
+
+
+def reason(check: Callable[[bytes], None], value: bytes) -> str:
+    try:
+        check(value)
+    except EventError as error:
+        return error.reason
+    except UnicodeDecodeError:  # the reader's to name
+        return "not_msgpack"
+    return ""
+
+
+@given(json_st.filter(packable), st.lists(st.tuples(st.integers(0, 99), st.binary(max_size=2)), max_size=3))
+@example({"a": 1}, [(0, b"\x81\x80")])
+@example([1], [(0, b"\xdd\xff")])
+def test_the_fast_check_is_the_walk(content: object, damage: list[tuple[int, bytes]]) -> None:
+    value = bytearray(pack(content))
+    for at, some in damage:
+        value[at : at + 1] = some
+    assert reason(check_msgpack, bytes(value)) == reason(walk_msgpack, bytes(value))
 
 
 # The caller's stack
