@@ -201,8 +201,9 @@ class Ownership:
         for damaged in loaded.damaged:
             logger.error("%s: %s; it goes to the dead letters", damaged.provenance, damaged.error)
         logger.info(
-            "partition %d: %d users from %d changelog records, read from offset %d on, in %.1f s",
+            "partition %d: %s%d users from %d changelog records, read from offset %d on, in %.1f s",
             loaded.partition,
+            "about " if loaded.table.blocks else "",
             len(loaded.table),
             loaded.records,
             loaded.from_offset,

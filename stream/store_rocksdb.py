@@ -45,6 +45,8 @@ _BLOB_FILE_BYTES = 64 << 20
 #: Of each database: a worker may have many partitions.
 _OPEN_FILES = 64
 _STALL_S = 0.005
+#: What is in the write buffers for longer goes to disk, full or not: a kept offset must not grow too old.
+_FLUSH_S = 300.0
 
 
 class Memory:
@@ -75,6 +77,7 @@ class RocksTable(PartitionTable):
         # Without column_families an existing database would be opened with the options, and a cache, of last time.
         self._db = self._asked(lambda: Rdict(str(directory), options, {"default": options}), opening=True)
         self._open = True
+        self._flushed_s = time.monotonic()
         self._kept: Kept | None = None
         self._markers = Markers()
 
@@ -98,9 +101,10 @@ class RocksTable(PartitionTable):
         return self._kept
 
     def begin(self, kept: Kept) -> None:
-        """Say of a new database what it is of."""
+        """Say of a new database, on disk, what it is of."""
         self._kept = kept
         self.put_many([])
+        self._asked(self._db.flush)
 
     def get_many(self, users: Sequence[bytes]) -> list[bytes | None]:
         with self._closing:
@@ -140,6 +144,9 @@ class RocksTable(PartitionTable):
             )
             changes.append((KEPT_KEY, encode_kept(self._kept)))
             self._write(changes)
+            if time.monotonic() - self._flushed_s > _FLUSH_S:
+                self._asked(self._db.flush)
+                self._flushed_s = time.monotonic()
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         cursor = self._db.iter()
