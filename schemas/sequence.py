@@ -91,6 +91,15 @@ def decode_sequence(value: bytes, where: str = "sequence") -> Sequence:
     Raises:
         SequenceError: truncated, damaged, or of another version. `where` (topic, partition, offset, user) begins the message.
     """
+    return Sequence(verify_sequence(value, where), np.frombuffer(value, RECORD, offset=HEADER_BYTES))
+
+
+def verify_sequence(value: bytes, where: str = "sequence") -> int:
+    """Verify a value without decoding its records; its floor.
+
+    Raises:
+        SequenceError: as `decode_sequence` does.
+    """
     if len(value) < HEADER_BYTES:
         raise SequenceError(
             f"{where}: {len(value)} bytes are too few for a sequence, its header alone has {HEADER_BYTES}"
@@ -106,7 +115,7 @@ def decode_sequence(value: bytes, where: str = "sequence") -> Sequence:
         )
     if reserved or zlib.crc32(memoryview(value)[8:]) != crc:
         raise SequenceError(f"{where}: the checksum does not match: it is damaged")
-    return Sequence(floor, np.frombuffer(value, RECORD, offset=HEADER_BYTES))
+    return int(floor)
 
 
 def sort_records(records: Records) -> Records:

@@ -15,8 +15,7 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from edge.kafka import KafkaConfig, make, mapped
 from schemas.errors import SequenceError, UnavailableError
-from schemas.sequence import MAGIC, VERSION
-from schemas.sequence import decode_sequence as verify_sequence
+from schemas.sequence import MAGIC, VERSION, verify_sequence
 from stream.dead_letters import Provenance
 from stream.store import PartitionTable, Stores
 
