@@ -18,6 +18,7 @@ from schemas.errors import ConfigError
 from schemas.event import DEFAULT_MAX_FUTURE_MS, ParserConfig
 from schemas.formats import BUILT_IN, Format
 from schemas.names import DEFAULT_PREFIX, Names
+from schemas.sequence import DEFAULT_CAPACITY
 from schemas.vocabulary import DEFAULT_ACTIONS, DEFAULT_SURFACES, Vocabulary
 
 ENV_PREFIX = "SLIPSTREAM_"
@@ -91,6 +92,9 @@ class Settings(BaseSettings):
     )
 
     # Sequences.
+    sequence_capacity: int = Field(
+        DEFAULT_CAPACITY, ge=1, le=1 << 16, description="Newest events that a user's sequence keeps"
+    )
     sequence_store: Literal["memory", "rocksdb"] = Field(
         "memory",
         description="Where a sequence worker's tables are; rocksdb needs the extra `rocksdb` and `sequence_dir`",

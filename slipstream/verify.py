@@ -19,7 +19,7 @@ from encoder.store import StateStore
 from schemas.errors import SequenceError, TopicError
 from schemas.event import ParserConfig
 from schemas.names import Names
-from schemas.sequence import decode_sequence
+from schemas.sequence import DEFAULT_CAPACITY, decode_sequence
 from schemas.state import Fence
 from stream.oracle import Changelog, compare, read_raw, read_sequences, rebuild
 
@@ -64,12 +64,14 @@ def verify(
     seed: int = 0,
     notify: Callable[[str], None] = lambda text: None,
     framed: Callable[[bytes], object] | None = None,
+    capacity: int = DEFAULT_CAPACITY,
 ) -> VerifyReport:
     """Check all sequences, and the states of all users or of a random sample.
 
     Args:
         rules: what ingest accepts; other rules give other sequences.
         framed: decodes Avro and Protobuf (stream.registry.framed_oracle), if ingest accepts them.
+        capacity: of the sequence stage.
         sample: users whose states are checked; None = all.
 
     Raises:
@@ -78,7 +80,7 @@ def verify(
     report = VerifyReport()
     changelog = read_sequences(kafka, names)
     report.users = len(changelog.sequences)
-    _check_sequences(report, kafka, names, changelog, rules, framed)
+    _check_sequences(report, kafka, names, changelog, rules, framed, capacity)
     notify(
         f"  {report.sequences_checked:,} sequences checked against the raw topic, {report.sequences_mismatched} wrong"
     )
@@ -97,9 +99,10 @@ def _check_sequences(
     changelog: Changelog,
     rules: ParserConfig,
     framed: Callable[[bytes], object] | None,
+    capacity: int,
 ) -> None:
     try:
-        rebuilt = rebuild(read_raw(kafka, names), rules, framed=framed)
+        rebuilt = rebuild(read_raw(kafka, names), rules, capacity, framed=framed)
     except TopicError as error:
         report.note = f"sequences were not checked against the raw topic: {error}"
         return

@@ -128,7 +128,7 @@ def _simulate(
         from encoder.store import StateStore
         from encoder.store_memory import MemoryStateStore
         from encoder.store_redis import RedisStateStore, connect
-        from slipstream.simulate import simulate
+        from slipstream.simulate import SimulateConfig, simulate
 
     ctx = context(command)
     if to_redis == ctx.settings.prefix:
@@ -141,7 +141,12 @@ def _simulate(
     with progress_bar(ctx, "events") as bar:
         task = bar.add_task("simulate", total=len(loaded.log))
         report = simulate(
-            loaded.log, bundle, store, batch_events, on_progress=lambda done: bar.update(task, completed=done)
+            loaded.log,
+            bundle,
+            store,
+            batch_events,
+            SimulateConfig(capacity=ctx.settings.sequence_capacity),
+            on_progress=lambda done: bar.update(task, completed=done),
         )
     if json:
         ctx.emit(msgspec.to_builtins(report))

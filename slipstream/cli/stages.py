@@ -125,6 +125,7 @@ def _sequence(
         SequenceConfig(
             kafka(ctx),
             settings.names,
+            capacity=settings.sequence_capacity,
             store=store or settings.sequence_store,
             store_memory_bytes=settings.sequence_store_memory_bytes,
             data_dir=sequence_dir or settings.sequence_dir,

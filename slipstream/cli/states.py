@@ -192,6 +192,7 @@ def _verify(
         seed,
         notify=ctx.say,
         framed=framed_oracle(schema_registry(ctx), settings.formats, PATIENCE_S),
+        capacity=settings.sequence_capacity,
     )
     if report.note:
         ctx.say(report.note)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -184,3 +185,26 @@ def test_forgetting_says_when_nobody_carries_it_out(stack: Stack, deployment: De
     done = idle.run("forget", "u-1", "--wait", "--timeout", "1")
     assert (done.returncode, "do ingest and sequence workers run" in done.stderr) == (6, True)
     assert idle.run("forget", "x" * 300).returncode == 2
+
+
+def test_a_sequence_keeps_as_many_events_as_the_settings_say(deployment: Deployment, prefix: str) -> None:
+    pipeline = replace(deployment.pipeline, names=Names(prefix))
+    small = Deployment(pipeline, deployment.directory)
+    environment = {**pipeline.environment(deployment.directory / "model"), "SLIPSTREAM_SEQUENCE_CAPACITY": "5"}
+    assert small.run("topics", "create").returncode == 0
+    with Stages([], deployment.directory / "small-logs", environment) as stages:
+        small.stages = stages
+        for stage in ("ingest", "sequence", "encode"):
+            stages.start(stage, stage)
+        small.json("replay", "ml-100k", "--end", "0.005")
+        small.wait_until_quiet()
+        done = subprocess.run(
+            [sys.executable, "-m", "slipstream", "verify", "--json"],
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert small.run("verify").returncode == 9, "with the default capacity they would be longer"
