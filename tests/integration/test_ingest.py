@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]
 
 from schemas.batch import decode_batch
 from schemas.event import encode_engagement
+from slipstream.stack.process import free_port
 from stream.partitioner import partitions_of
 from stream.topics import RAW_MAX_MESSAGE_BYTES, arrival_is_brokers_time
 from tests.integration.streaming import PARTITIONS, Deployment, chunks, random_events, wait_until
@@ -100,19 +103,27 @@ def test_large_passes_are_split(deployment: Deployment) -> None:
         assert deployment.mismatches() == []
 
 
+def messages_read(port: int) -> float:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        (value,) = re.findall(r"^slipstream_ingest_messages_total (\S+)$", answer.read().decode(), re.MULTILINE)
+    return float(value)
+
+
 def test_sigterm_commits_all_that_was_read(deployment: Deployment) -> None:
+    port = free_port()
     with deployment:
-        worker = deployment.start("ingest", commit_interval_s=3600)
+        worker = deployment.start("ingest", commit_interval_s=3600, metrics_port=port)
+        worker.wait_for_partitions()
         deployment.send(random_events(2000, 50))
-        wait_until("batches are there", lambda: sum(deployment.ends(deployment.names.batches)) > 0)
-        time.sleep(0.5)
+        wait_until("all is read", lambda: messages_read(port) == 2000)
         assert deployment.lag("ingest") == 2000, "nothing is committed before its time"
         assert worker.stop() == 0
         assert deployment.lag("ingest") == 0
-        written = deployment.ends(deployment.names.batches)
-        assert deployment.start("ingest").process.poll() is None
-        time.sleep(3)
-        assert deployment.ends(deployment.names.batches) == written, "nothing is read twice"
+        again = deployment.start("ingest", metrics_port=port)
+        again.wait_for_partitions()
+        deployment.send(random_events(1, 1))
+        wait_until("it has caught up", lambda: deployment.lag("ingest") == 0)
+        assert messages_read(port) == 1, "nothing is read twice"
 
 
 def test_workers_come_and_go(deployment: Deployment) -> None:
