@@ -6,32 +6,26 @@ Faust runs on.
 
 from __future__ import annotations
 
-import ssl
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
+from edge.masking import MASK, masked, redacted
+from edge.security import aiokafka_security
 from schemas.errors import ConfigError, FencedError, SlipstreamError, TopicError, UnavailableError
+
+__all__ = ["MASK", "Admin", "KafkaConfig", "make", "mapped", "masked", "reason", "topic_id"]
 
 T = TypeVar("T")
 
 #: How long one question to a broker may take before it counts as not answered.
 REQUEST_TIMEOUT_S = 10.0
-
-# What aiokafka can be told, by librdkafka's name. Everything else in `options` is for librdkafka's clients alone.
-_SASL = {"sasl.username": "sasl_plain_username", "sasl.password": "sasl_plain_password"}
-_SASL_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
-_SECRET_PARTS = ("password", "secret", "key.pem", "sasl.jaas", "sasl.oauthbearer.config")
-MASK = "********"
-
-
-def masked(options: Mapping[str, str]) -> dict[str, str]:
-    """librdkafka options that people may see: secrets are replaced."""
-    return {key: MASK if any(part in key for part in _SECRET_PARTS) else value for key, value in options.items()}
+_POLL_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -61,68 +55,68 @@ class KafkaConfig:
         """Security arguments of aiokafka's clients.
 
         Raises:
-            ConfigError: a SASL mechanism that aiokafka or this translation does not know.
+            ConfigError: an option is wrong, or is one that aiokafka cannot be given.
         """
-        protocol = self.options.get("security.protocol", "plaintext").upper()
-        arguments: dict[str, Any] = {"security_protocol": protocol}
-        if protocol.startswith("SASL"):
-            mechanism = self.options.get("sasl.mechanism", self.options.get("sasl.mechanisms", "PLAIN")).upper()
-            if mechanism not in _SASL_MECHANISMS:
-                raise ConfigError(
-                    f"sasl.mechanism {mechanism}: aiokafka knows {', '.join(_SASL_MECHANISMS)} (setting `kafka_options`)"
-                )
-            arguments["sasl_mechanism"] = mechanism
-            arguments |= {theirs: self.options[ours] for ours, theirs in _SASL.items() if ours in self.options}
-        if protocol.endswith("SSL"):
-            arguments["ssl_context"] = self.ssl_context()
-        return arguments
+        return dict(self._aiokafka)
 
-    def ssl_context(self) -> ssl.SSLContext:
-        """What `ssl.ca.location`, `ssl.certificate.location`, `ssl.key.location` and the like say, for Python's ssl.
-
-        Raises:
-            ConfigError: a file is missing or is no certificate.
-        """
-        options = self.options
-        try:
-            context = ssl.create_default_context(cafile=options.get("ssl.ca.location"))
-            if certificate := options.get("ssl.certificate.location"):
-                context.load_cert_chain(certificate, options.get("ssl.key.location"), options.get("ssl.key.password"))
-        except OSError as error:  # ssl.SSLError is one
-            raise ConfigError(f"TLS files of `kafka_options` cannot be loaded: {error}") from None
-        if options.get("ssl.endpoint.identification.algorithm", "https") == "none":
-            context.check_hostname = False
-        if options.get("enable.ssl.certificate.verification", "true").lower() == "false":
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        return context
+    @cached_property
+    def _aiokafka(self) -> dict[str, Any]:
+        return aiokafka_security(self.options)  # files are read once, and tokens are shared by all clients
 
 
 class Admin:
     """An administration client that remembers why Kafka does not answer: a request that times out does not say so itself.
+
+    Attributes:
+        kafka: as given.
+        client: confluent-kafka's.
 
     Raises:
         ConfigError: librdkafka does not take an option.
     """
 
     def __init__(self, kafka: KafkaConfig) -> None:
-        self._kafka = kafka
+        self.kafka = kafka
         self._cause: KafkaError | None = None
+        self._down = self._answered = False
         self.client = self._connect()
 
     def _connect(self) -> AdminClient:
-        return make(AdminClient, self._kafka.client(error_cb=self._remember), self._kafka)
+        return make(AdminClient, self.kafka.client(error_cb=self._remember), self.kafka)
 
     def _remember(self, error: KafkaError) -> None:
-        if error.code() != KafkaError._ALL_BROKERS_DOWN:
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self._down = True
+        else:
             self._cause = error
+
+    def log_in(self) -> None:
+        """Returns when a broker has answered. A request alone would wait for its whole time limit for a login that was refused.
+
+        Raises:
+            ConfigError: no broker takes this login, or no broker's certificate is trusted.
+            UnavailableError: no answer.
+        """
+        if self._answered:
+            return
+        answer = self.client.describe_cluster(request_timeout=REQUEST_TIMEOUT_S)
+        while not answer.done():
+            self.client.poll(_POLL_S)  # calls _remember
+            if self._down and self._cause is not None and self._cause.code() in _LOGIN:
+                raise mapped(self._cause, f"Kafka at {self.kafka.bootstrap_servers}")
+        try:
+            answer.result()
+        except KafkaException as error:
+            raise self.failed(error, "its brokers") from None
+        self._answered = True
 
     def failed(self, error: KafkaException, what: str) -> SlipstreamError:
         """The error of ours for a failed request."""
-        self._cause = None
         self.client.poll(0)  # calls _remember
-        cause = f" ({self._cause.str()})" if self._cause else ""
-        failure = mapped(error, f"Kafka at {self._kafka.bootstrap_servers}{cause}, {what}")
+        cause, self._cause = self._cause, None
+        because = f" ({cause.str()})" if cause else ""
+        where = f"Kafka at {self.kafka.bootstrap_servers}{because}, {what}"
+        failure = mapped(cause if cause is not None and cause.code() in _LOGIN else error, where)
         if isinstance(failure, UnavailableError):
             # librdkafka 2.16: after its broker was away a client may never find a group's coordinator again; a new one does.
             self.reconnect()
@@ -138,7 +132,8 @@ def make(client: Callable[..., T], configuration: dict[str, Any], kafka: KafkaCo
     try:
         return client(configuration)
     except (KafkaException, TypeError, ValueError) as error:
-        raise ConfigError(f"a Kafka client cannot be made with {kafka!r}: {reason(error)}") from None
+        why = redacted(reason(error), kafka.options)
+        raise ConfigError(f"a Kafka client cannot be made with {kafka!r}: {why} (setting `kafka_options`)") from None
 
 
 def reason(error: BaseException | KafkaError) -> str:
@@ -153,6 +148,19 @@ _TOPIC = {
     KafkaError._UNKNOWN_PARTITION,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
+}
+#: A login that a broker refuses, or a certificate that one of the two does not trust.
+_LOGIN = {
+    KafkaError._AUTHENTICATION,
+    KafkaError._SSL,
+    KafkaError.SASL_AUTHENTICATION_FAILED,
+    KafkaError.UNSUPPORTED_SASL_MECHANISM,
+    KafkaError.ILLEGAL_SASL_STATE,
+}
+_RIGHTS = {
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
 }
 _TOO_LARGE = {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE}
 _AWAY = {
@@ -191,6 +199,12 @@ def mapped(error: KafkaError | KafkaException, where: str) -> SlipstreamError:
         return TopicError(
             f"{message}; create the topics with `slipstream topics create`, or check the rights of this user"
         )
+    if code in _LOGIN:
+        return ConfigError(f"{message}; check the login and the certificates of `kafka_options`")
+    if code in _RIGHTS:
+        return ConfigError(
+            f"{message}; give this user (`kafka_options`) the right, docs/operations.md lists what each stage needs"
+        )
     if code in _TOO_LARGE:
         return TopicError(f"{message}; {RAISE_LIMIT}")
     if code in _AWAY or (isinstance(inner, KafkaError) and inner.retriable()):
@@ -205,6 +219,7 @@ def topic_id(kafka: KafkaConfig, topic: str) -> bytes:
         TopicError, UnavailableError: it is missing, or Kafka does not answer.
     """
     admin = Admin(kafka)
+    admin.log_in()
     future = admin.client.describe_topics(TopicCollection([topic]), request_timeout=REQUEST_TIMEOUT_S)[topic]
     try:
         uuid = future.result().topic_id

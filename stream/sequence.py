@@ -56,6 +56,7 @@ def run_sequence(config: SequenceConfig, registry: CollectorRegistry | None = No
         ConfigError: the data directory belongs to a running worker.
         PrerequisiteError: the store is rocksdb, and its package is not installed.
     """
+    config.kafka.aiokafka()  # its own checks, before anything is asked
     partitions = check_topics(config.kafka, config.names)[config.names.batches]
     quieten_libraries()
     registry = registry or CollectorRegistry()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import faust
-from faust.auth import SASLCredentials, SSLCredentials
+from faust.auth import GSSAPICredentials, OAuthCredentials, SASLCredentials, SSLCredentials
 from faust.tables.manager import TableManager
 from faust.types.auth import CredentialsT
 
@@ -124,16 +124,26 @@ def _pending(app: faust.App, event: Any) -> Pending:
 
 
 def _credentials(kafka: KafkaConfig) -> CredentialsT | None:
+    """What Faust hands to its own aiokafka clients."""
     arguments = kafka.aiokafka()
-    protocol = arguments["security_protocol"]
-    if protocol.startswith("SASL"):
-        return SASLCredentials(
-            username=arguments.get("sasl_plain_username"),
-            password=arguments.get("sasl_plain_password"),
-            mechanism=arguments["sasl_mechanism"],
-            ssl_context=arguments.get("ssl_context"),
-        )
-    return SSLCredentials(context=arguments["ssl_context"]) if protocol == "SSL" else None
+    protocol, tls = arguments["security_protocol"], arguments.get("ssl_context")
+    if protocol == "PLAINTEXT":
+        return None
+    if protocol == "SSL":
+        return SSLCredentials(context=tls)
+    match arguments["sasl_mechanism"]:
+        case "OAUTHBEARER":
+            return OAuthCredentials(oauth_cb=arguments["sasl_oauth_token_provider"], ssl_context=tls)
+        case "GSSAPI":
+            service = arguments["sasl_kerberos_service_name"]
+            return GSSAPICredentials(kerberos_service_name=service, ssl_context=tls, mechanism="GSSAPI")
+        case mechanism:
+            return SASLCredentials(
+                username=arguments["sasl_plain_username"],
+                password=arguments["sasl_plain_password"],
+                mechanism=mechanism,
+                ssl_context=tls,
+            )
 
 
 def quieten_libraries() -> None:

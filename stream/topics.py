@@ -195,8 +195,10 @@ def partition_counts(admin: Admin, topics: list[str]) -> dict[str, int]:
 
     Raises:
         UnavailableError: no answer from Kafka.
+        ConfigError: the login is refused.
         TopicError: the user may not see a topic.
     """
+    admin.log_in()
     futures = admin.client.describe_topics(TopicCollection(topics), request_timeout=REQUEST_TIMEOUT_S)
     counts = {}
     for topic, future in futures.items():

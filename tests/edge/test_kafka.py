@@ -1,10 +1,8 @@
-"""Run: pytest tests/stream/test_kafka_config.py"""
+"""Run: pytest tests/edge/test_kafka.py"""
 
 from __future__ import annotations
 
 import re
-import ssl
-from pathlib import Path
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
@@ -48,28 +46,6 @@ def test_an_unknown_option_is_named() -> None:
         Admin(KafkaConfig("b:1", {"foo.bar": "1"}))
 
 
-def test_sasl_for_aiokafka() -> None:
-    options = {"security.protocol": "sasl_plaintext", "sasl.mechanisms": "SCRAM-SHA-512", **SECRETS}
-    assert KafkaConfig("b:1", options).aiokafka() == {
-        "security_protocol": "SASL_PLAINTEXT",
-        "sasl_mechanism": "SCRAM-SHA-512",
-        "sasl_plain_username": "me",
-        "sasl_plain_password": "hunter2",
-    }
-    with pytest.raises(ConfigError, match="OAUTHBEARER"):
-        KafkaConfig("b:1", {"security.protocol": "SASL_SSL", "sasl.mechanism": "OAUTHBEARER"}).aiokafka()
-
-
-def test_tls_for_aiokafka(tmp_path: Path) -> None:
-    context = KafkaConfig("b:1", {"security.protocol": "SSL"}).aiokafka()["ssl_context"]
-    assert (context.check_hostname, context.verify_mode) == (True, ssl.CERT_REQUIRED)
-    lax = {"ssl.endpoint.identification.algorithm": "none", "enable.ssl.certificate.verification": "false"}
-    context = KafkaConfig("b:1", {"security.protocol": "SSL", **lax}).aiokafka()["ssl_context"]
-    assert (context.check_hostname, context.verify_mode) == (False, ssl.CERT_NONE)
-    with pytest.raises(ConfigError, match="TLS files"):
-        KafkaConfig("b:1", {"ssl.ca.location": str(tmp_path / "missing.pem")}).ssl_context()
-
-
 @pytest.mark.parametrize(
     ("code", "expected"),
     [
@@ -81,6 +57,10 @@ def test_tls_for_aiokafka(tmp_path: Path) -> None:
         (KafkaError._MSG_TIMED_OUT, UnavailableError),
         (KafkaError.FENCED_LEADER_EPOCH, UnavailableError),
         (KafkaError.COORDINATOR_LOAD_IN_PROGRESS, UnavailableError),
+        (KafkaError._AUTHENTICATION, ConfigError),
+        (KafkaError._SSL, ConfigError),
+        (KafkaError.GROUP_AUTHORIZATION_FAILED, ConfigError),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, TopicError),
         (KafkaError.INVALID_CONFIG, SlipstreamError),
     ],
 )
