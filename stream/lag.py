@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 
-from edge.kafka import REQUEST_TIMEOUT_S, Admin, KafkaConfig, make
+from edge.kafka import Admin, KafkaConfig, make
+from stream.group_offsets import committed_offsets
 from stream.offsets import end_offsets
 from stream.topics import partition_counts
 
@@ -32,30 +33,12 @@ def group_lag(
     counts = partition_counts(admin, list(topics))
     where = [(topic, partition) for topic, n in counts.items() for partition in range(n)]
     ends = end_offsets(admin, where)
-    committed = committed_offsets(admin, group)
+    committed = committed_offsets(admin.kafka, group, where)
     lag = {w: max(0, ends[w] - committed.get(w, 0)) for w in where}
     if transactional is not None:
         close = {w: committed.get(w, 0) for w, n in lag.items() if 0 < n <= _CLOSE}
         lag |= _count_records(transactional, close, {w: lag[w] for w in close})
     return lag
-
-
-def committed_offsets(admin: Admin, group: str) -> dict[tuple[str, int], int]:
-    """What the group has committed, per (topic, partition); nothing if there is no such group.
-
-    Raises:
-        UnavailableError: Kafka does not answer.
-    """
-    future = admin.client.list_consumer_group_offsets(
-        [ConsumerGroupTopicPartitions(group)], request_timeout=REQUEST_TIMEOUT_S
-    )[group]
-    try:
-        positions = future.result().topic_partitions or []
-    except KafkaException as error:
-        if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
-            return {}
-        raise admin.failed(error, f"offsets of group {group}") from None
-    return {(p.topic, p.partition): p.offset for p in positions if p.offset >= 0}
 
 
 def _count_records(

@@ -6,12 +6,11 @@ for offsets.retention.minutes (7 days by default); then the letters count as not
 
 from __future__ import annotations
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
-
-from edge.kafka import REQUEST_TIMEOUT_S, Admin, KafkaConfig, mapped
+from edge.kafka import Admin, KafkaConfig
 from schemas.names import Names
-from stream.lag import committed_offsets
+from stream.group_offsets import commit_offsets, committed_offsets
 from stream.letters import DeadLetter
+from stream.topics import partition_counts
 
 
 class Marks:
@@ -22,19 +21,17 @@ class Marks:
     """
 
     def __init__(self, kafka: KafkaConfig, names: Names) -> None:
-        self._admin = Admin(kafka)
+        self._kafka = kafka
         self._names = names
         self._known: dict[str, dict[int, int]] = {}
 
     def of(self, reason: str) -> dict[int, int]:
         """partition -> the offset of the first letter that was not replayed, where one is known."""
         if reason not in self._known:
-            committed = committed_offsets(self._admin, self._names.dead_letters_group(reason))
-            self._known[reason] = {
-                partition: offset
-                for (topic, partition), offset in committed.items()
-                if topic == self._names.dead_letters
-            }
+            topic = self._names.dead_letters
+            partitions = [(topic, p) for p in range(partition_counts(Admin(self._kafka), [topic]).get(topic, 0))]
+            committed = committed_offsets(self._kafka, self._names.dead_letters_group(reason), partitions)
+            self._known[reason] = {partition: offset for (_, partition), offset in committed.items()}
         return self._known[reason]
 
     def is_behind(self, letter: DeadLetter) -> bool:
@@ -47,17 +44,6 @@ class Marks:
         forward = {p: offset for p, offset in next_offsets.items() if offset > known.get(p, 0)}
         if not forward:
             return
-        group = self._names.dead_letters_group(reason)
         topic = self._names.dead_letters
-        request = ConsumerGroupTopicPartitions(
-            group, [TopicPartition(topic, p, offset) for p, offset in forward.items()]
-        )
-        future = self._admin.client.alter_consumer_group_offsets([request], request_timeout=REQUEST_TIMEOUT_S)[group]
-        try:
-            result = future.result().topic_partitions or []
-        except KafkaException as error:
-            raise self._admin.failed(error, f"offsets of group {group}") from None
-        for position in result:
-            if position.error is not None:
-                raise mapped(position.error, f"offset of group {group}, partition {position.partition}")
+        commit_offsets(self._kafka, self._names.dead_letters_group(reason), {(topic, p): o for p, o in forward.items()})
         known |= forward

@@ -63,13 +63,12 @@ def _wait_for_redis(ctx: Context, user: str, partition: int, offset: int, deadli
     with needs_extra("cpu", "forget --wait"):
         from encoder.bundle import load_bundle
         from ranker.reader import StateReader
-    from edge.kafka import Admin
-    from stream.lag import committed_offsets
+    from stream.group_offsets import committed_offsets
 
-    bundle, names, admin = load_bundle(ctx.bundle_dir), ctx.settings.names, Admin(kafka(ctx))
+    bundle, names, cluster = load_bundle(ctx.bundle_dir), ctx.settings.names, kafka(ctx)
     reader = StateReader(ctx.redis_url, bundle, names)
     group, place = names.encoder_group(bundle.model_id), (names.sequences, partition)
-    while committed_offsets(admin, group).get(place, 0) <= offset:
+    while committed_offsets(cluster, group, [place]).get(place, 0) <= offset:
         if time.monotonic() > deadline:
             raise UnavailableError(
                 f"user {user!r} is forgotten in the changelog (partition {partition}, offset {offset}), but group {group} has "

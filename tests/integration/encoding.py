@@ -12,19 +12,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, Message, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka import Message, Producer
+from confluent_kafka.admin import AdminClient, NewTopic
 
-from edge.kafka import KafkaConfig, topic_id
+from edge.kafka import Admin, KafkaConfig, topic_id
 from encoder.oracle import Claim, Mismatch, check_states
 from encoder.store_redis import RedisStateStore, connect
+from schemas.errors import UnavailableError
 from schemas.names import Names
 from schemas.sequence import NO_RECORDS, Records, Sequence, encode_sequence
 from schemas.state import Fence
+from stream.group_offsets import committed_offsets
+from stream.offsets import end_offsets
 from tests.encoder.models import Model
 
 TIMEOUT_S = 60.0
-_LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 
 
 def wait_until(what: str, condition: Callable[[], bool], timeout_s: float = TIMEOUT_S) -> None:
@@ -101,15 +103,12 @@ class Changelog:
     def lag(self, model: Model) -> int:
         """Of the encoders' group, from what it has committed to the end of the log, markers of transactions included."""
         topic, group = self.names.sequences, self.names.encoder_group(model.bundle.model_id)
-        partitions = [TopicPartition(topic, p) for p in range(self.partitions)]
+        where = [(topic, p) for p in range(self.partitions)]
         try:
-            wanted = ConsumerGroupTopicPartitions(group, partitions)
-            answer = self.admin.list_consumer_group_offsets([wanted], request_timeout=5)
-            committed = {p.partition: max(0, p.offset) for p in answer[group].result().topic_partitions}
-            ends = self.admin.list_offsets(dict.fromkeys(partitions, _LATEST))
-            return sum(ends[p].result().offset - committed[p.partition] for p in partitions)
-        except KafkaException:  # the broker is just coming back, and this client may not notice for a minute
-            self.admin = AdminClient(self._quiet)
+            ends = end_offsets(Admin(KafkaConfig(self.bootstrap)), where)
+            committed = committed_offsets(KafkaConfig(self.bootstrap), group, where)
+            return sum(ends[w] - committed.get(w, 0) for w in where)
+        except UnavailableError:  # the broker is just coming back
             return sys.maxsize
 
     def wait_for(self, model: Model, timeout_s: float = TIMEOUT_S) -> None:
