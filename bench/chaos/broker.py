@@ -35,7 +35,7 @@ _SET_WITHIN_S = 60.0
 
 
 class Broker:
-    """The broker of a stack of our own. `goes` and `is_back` are called around each absence."""
+    """The broker of a stack of our own. `goes` and `is_back` are called around each time without it; the latter perhaps twice."""
 
     def __init__(
         self,
@@ -103,6 +103,7 @@ class Broker:
             self.refusals.append((stage, began_s, time.monotonic()))
 
     async def _start(self) -> None:
+        self._is_back()  # it may answer before we hear of it, and what grows then grows by catching up
         await asyncio.to_thread(start_part, self._data_dir, "kafka")
 
     def _process(self) -> psutil.Process | None:

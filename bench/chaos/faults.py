@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from bench.chaos.broker import Broker
 from bench.chaos.schedule import ALONE, Fault, Kind
-from bench.chaos.workers import Fleet, Slot
+from bench.chaos.workers import Fleet, Slot, has_partitions
 from edge.kafka import Admin, KafkaConfig
 from schemas.errors import FencedError, UnavailableError
 from schemas.names import Names
@@ -155,8 +155,9 @@ class Faults:
         for attempt in range(1, _TRIES + 1):
             await asyncio.gather(*[fleet.stop(slot) for slot in fleet.of("sequence")])
             await asyncio.sleep(backlog_s * attempt)
-            written = await self._written()
             fleet.start(zombie)
+            await self._until("a sequence worker has partitions", lambda: self._owns(zombie), 0.02)
+            written = await self._written()  # from here on only it writes, and no longer markers of its predecessors
             await self._until("a sequence worker is at work", lambda: self._has_written(written), 0.02)  # noqa: B023
             process = fleet.pause(zombie)
             taken_until = await self._ends(self._names.batches)
@@ -184,6 +185,9 @@ class Faults:
 
     async def _written(self) -> int:
         return sum((await self._ends(self._names.sequences)).values())
+
+    async def _owns(self, slot: Slot) -> bool:
+        return has_partitions(slot.log)
 
     async def _has_written(self, before: int) -> bool:
         return await self._written() > before

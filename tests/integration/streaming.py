@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -183,6 +184,12 @@ class Deployment:
             assert headers is not None
             letters.append((message, headers))
         return letters
+
+
+def is_ready(stage: str, metrics_port: int) -> bool:
+    """What the stage tells Prometheus."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics", timeout=5) as response:
+        return f"slipstream_{stage}_ready 1.0" in response.read().decode()
 
 
 def wait_until(what: str, condition: Callable[[], bool], timeout_s: float = 60) -> None:

@@ -14,8 +14,9 @@ import psutil
 import pytest
 
 from slipstream.stack import running, start_part, stop_part
+from slipstream.stack.process import free_port
 from stream.topics import create_topics
-from tests.integration.streaming import PARTITIONS, Deployment, chunks, random_events, wait_until
+from tests.integration.streaming import PARTITIONS, Deployment, chunks, is_ready, random_events, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -93,11 +94,14 @@ def test_sequence_workers_come_and_go(deployment: Deployment) -> None:
 
 def test_the_broker_goes_and_comes_back(prefix: str, tmp_path: Path) -> None:
     with running(tmp_path / "stack") as stack, Deployment(stack.kafka_bootstrap, prefix, tmp_path) as deployment:
-        ingest, sequence = deployment.start("ingest"), deployment.start("sequence")
+        ports = {"ingest": (port := free_port()), "sequence": free_port(avoid=[port])}
+        ingest, sequence = (deployment.start(stage, metrics_port=port) for stage, port in ports.items())
         values = random_events(60_000, 1000)
         sender = threading.Thread(target=deployment.send, args=(values,))  # it retries, too
         sender.start()
         wait_until("it is in full flow", lambda: sum(deployment.ends(deployment.names.sequences)) > 0)
+        for stage, port in ports.items():
+            wait_until(f"{stage} is ready", lambda: is_ready(stage, port))  # noqa: B023
         stop_part(stack.data_dir, "kafka", kill=True)
         before = [psutil.Process(worker.process.pid).memory_info().rss for worker in (ingest, sequence)]
         time.sleep(8)
@@ -106,11 +110,15 @@ def test_the_broker_goes_and_comes_back(prefix: str, tmp_path: Path) -> None:
         assert all(b < a + (32 << 20) for a, b in zip(before, after, strict=True)), (before, after)
         for worker in (ingest, sequence):
             assert "does not answer; retrying" in worker.text()
+        for stage, port in ports.items():
+            wait_until(f"{stage} is not ready", lambda: not is_ready(stage, port))  # noqa: B023
         start_part(stack.data_dir, "kafka")
         sender.join(60)
         assert not sender.is_alive()
         deployment.send(random_events(5_000, 1000, seed=1))
         deployment.drain(90)
+        for stage, port in ports.items():
+            wait_until(f"{stage} is ready again", lambda: is_ready(stage, port))  # noqa: B023
         for worker in (ingest, sequence):
             assert worker.process.poll() is None
         assert deployment.mismatches() == []
