@@ -49,6 +49,7 @@ class SequenceMetrics:
         self.users = gauge("users", "Users in the tables of the owned partitions")
         self.lag = gauge("lag", "Packed batches not committed yet, per owned partition", ("partition",))
         self.batches = counter("batches", "Packed batches folded in")
+        self.expired_batches = counter("expired_batches", "Packed batches that retention removed before they were read")
         self.records = counter("records", "Records in them, duplicates too")
         self.dead_letters = counter("dead_letters", "Messages sent to the dead letters", ("reason",))
         self.users_written = counter("users_written", "Sequences written to the changelog")

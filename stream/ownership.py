@@ -18,6 +18,7 @@ from schemas.errors import UnavailableError
 from schemas.names import Names
 from stream.changelog import ChangelogWriter
 from stream.committer import Committer
+from stream.expired_batches import say_expired_batches
 from stream.memory_budget import MemoryBudget
 from stream.metrics import SequenceMetrics
 from stream.offsets import end_offsets
@@ -124,6 +125,9 @@ class Ownership:
         # With a lost partition its loader ended: the others that it had not finished begin again.
         again = [p for p in self.loading if p in gained or self._owned[p].stop_loading.is_set()]
         self._load(Ends({partition: ends.offsets[partition] for partition in again}, ends.as_of_ms))
+        if gained:
+            batches, count = self._names.batches, self._metrics.expired_batches.inc
+            await asyncio.to_thread(say_expired_batches, self._admin, self._names.sequence_app, batches, gained, count)
         if lost or gained:
             logger.info("partitions %s: got %s, gave up %s", self.partitions, gained, lost)
 

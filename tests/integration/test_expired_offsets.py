@@ -29,10 +29,12 @@ def events(first: int, n: int) -> list[bytes]:
     return [encode_engagement("u", i, "save", "home", now_ms - 1000 + i) for i in range(first, first + n)]
 
 
-def remove_before(deployment: Deployment, offsets: dict[int, int]) -> None:
-    """As retention would."""
-    topic = deployment.names.engagements
-    request = [TopicPartition(topic, partition, offset) for partition, offset in offsets.items()]
+def remove_before(deployment: Deployment, offsets: dict[int, int], topic: str = "") -> None:
+    """As retention would. Of the raw topic, unless another one is named."""
+    request = [
+        TopicPartition(topic or deployment.names.engagements, partition, offset)
+        for partition, offset in offsets.items()
+    ]
     for future in deployment.admin.client.delete_records(request).values():
         future.result()
 
@@ -43,9 +45,9 @@ def items_of(deployment: Deployment, user: bytes = b"u") -> list[int]:
     return sorted(row[1] for row in found[1])
 
 
-def lost(port: int) -> float:
+def lost(port: int, what: str = "ingest_expired_messages") -> float:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-        (value,) = re.findall(r"^slipstream_ingest_expired_messages_total (\S+)$", answer.read().decode(), re.MULTILINE)
+        (value,) = re.findall(rf"^slipstream_{what}_total (\S+)$", answer.read().decode(), re.MULTILINE)
     return float(value)
 
 
@@ -105,7 +107,8 @@ def test_retention_overtakes_a_worker_that_runs(deployment: Deployment) -> None:
         deployment.send(events(0, 5), partition=3)
         deployment.drain()
         worker.signal(signal.SIGSTOP)
-        deployment.send(events(5, 1), partition=3)  # the fetch under way may have its answer
+        deployment.send(events(5, 1), partition=3)  # the fetch under way may have its answer,
+        time.sleep(2)  # which the broker gives within half a second
         deployment.send(events(6, 20), partition=3)
         remove_before(deployment, {3: 20})
         worker.signal(signal.SIGCONT)
@@ -146,3 +149,27 @@ def test_an_offset_behind_the_logs_end_is_said_and_all_is_read(deployment: Deplo
         deployment.drain()
         assert items_of(deployment) == list(range(10))
         assert lost(port) == 0
+
+
+def test_batches_that_retention_removed_are_said_and_counted(deployment: Deployment) -> None:
+    with deployment:
+        ingest = deployment.start("ingest")
+        worker = deployment.start("sequence")
+        deployment.send(events(0, 10))
+        deployment.drain()
+        assert worker.stop() == 0
+        before = deployment.ends(deployment.names.batches)
+        deployment.send(events(10, 10))
+        wait_until("ingest has caught up", lambda: deployment.lag("ingest") == 0)
+        ends = deployment.ends(deployment.names.batches)
+        (home,) = [partition for partition in range(PARTITIONS) if ends[partition] > before[partition]]
+        remove_before(deployment, {home: ends[home]}, deployment.names.batches)
+        port = free_port()
+        worker = deployment.start("sequence", metrics_port=port)
+        deployment.send(events(20, 10))
+        deployment.drain()
+        assert items_of(deployment) == [*range(10), *range(20, 30)]
+        assert lost(port, "sequence_expired_batches") == ends[home] - before[home]
+        where = f"topic {deployment.names.batches}, partition {home}: retention removed"
+        assert [where in line for line in worker.text().splitlines() if " ERROR " in line] == [True]
+        assert (ingest.stop(), worker.stop()) == (0, 0)
