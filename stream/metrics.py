@@ -46,7 +46,7 @@ class SequenceMetrics:
 
         self.ready = gauge("ready", "1 while Kafka answers and the tables of all owned partitions are loaded")
         self.partitions = gauge("partitions", "Partitions owned")
-        self.users = gauge("users", "Users in the tables of the owned partitions")
+        self.users = gauge("users", "Users in the tables of the owned partitions; estimated if they are on disk")
         self.lag = gauge("lag", "Packed batches not committed yet, per owned partition", ("partition",))
         self.batches = counter("batches", "Packed batches folded in")
         self.expired_batches = counter("expired_batches", "Packed batches that retention removed before they were read")
