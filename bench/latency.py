@@ -113,7 +113,10 @@ class _Reader:
         self._stop = threading.Event()
         self._consumer = Consumer(
             kafka.client(
-                group_id="unused", enable_auto_commit=False, isolation_level="read_committed", fetch_wait_max_ms=500
+                group_id=f"{names.prefix}.readers",
+                enable_auto_commit=False,
+                isolation_level="read_committed",
+                fetch_wait_max_ms=500,
             )
         )
         where = [(names.sequences, partition) for partition in range(partitions)]

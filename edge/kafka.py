@@ -6,7 +6,9 @@ Faust runs on.
 
 from __future__ import annotations
 
+import math
 import struct
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,6 +28,7 @@ T = TypeVar("T")
 #: How long one question to a broker may take before it counts as not answered.
 REQUEST_TIMEOUT_S = 10.0
 _POLL_S = 0.02
+_OTHER_BROKERS_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class Admin:
     def _remember(self, error: KafkaError) -> None:
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
             self._down = True
-        else:
+        elif self._cause is None or not _is_login(self._cause):  # what follows from a refused login says less
             self._cause = error
 
     def log_in(self) -> None:
@@ -100,9 +103,14 @@ class Admin:
         if self._answered:
             return
         answer = self.client.describe_cluster(request_timeout=REQUEST_TIMEOUT_S)
+        refused_s = math.inf
         while not answer.done():
             self.client.poll(_POLL_S)  # calls _remember
-            if self._down and self._cause is not None and self._cause.code() in _LOGIN:
+            if self._cause is None or not _is_login(self._cause):
+                continue
+            refused_s = min(refused_s, time.monotonic())
+            # One of several brokers may be wrong by itself.
+            if self._down or time.monotonic() - refused_s > _OTHER_BROKERS_S:
                 raise mapped(self._cause, f"Kafka at {self.kafka.bootstrap_servers}")
         try:
             answer.result()
@@ -114,9 +122,10 @@ class Admin:
         """The error of ours for a failed request."""
         self.client.poll(0)  # calls _remember
         cause, self._cause = self._cause, None
+        if cause is not None and _is_login(cause):
+            return mapped(cause, f"Kafka at {self.kafka.bootstrap_servers}")
         because = f" ({cause.str()})" if cause else ""
-        where = f"Kafka at {self.kafka.bootstrap_servers}{because}, {what}"
-        failure = mapped(cause if cause is not None and cause.code() in _LOGIN else error, where)
+        failure = mapped(error, f"Kafka at {self.kafka.bootstrap_servers}{because}, {what}")
         if isinstance(failure, UnavailableError):
             # librdkafka 2.16: after its broker was away a client may never find a group's coordinator again; a new one does.
             self.reconnect()
@@ -188,6 +197,11 @@ _AWAY = {
 RAISE_LIMIT = "its max.message.bytes is smaller than what `slipstream topics create` sets: raise it, and start again"
 
 
+def _is_login(error: KafkaError) -> bool:
+    """A broker that misses the client's certificate says so when the handshake is over: then it is an error of the transport."""
+    return error.code() in _LOGIN or (error.code() == KafkaError._TRANSPORT and "SSL routines" in error.str())
+
+
 def mapped(error: KafkaError | KafkaException, where: str) -> SlipstreamError:
     """The error of ours for one of confluent-kafka's; `where` begins its message."""
     inner = error.args[0] if isinstance(error, KafkaException) else error
@@ -199,7 +213,7 @@ def mapped(error: KafkaError | KafkaException, where: str) -> SlipstreamError:
         return TopicError(
             f"{message}; create the topics with `slipstream topics create`, or check the rights of this user"
         )
-    if code in _LOGIN:
+    if isinstance(inner, KafkaError) and _is_login(inner):
         return ConfigError(f"{message}; check the login and the certificates of `kafka_options`")
     if code in _RIGHTS:
         return ConfigError(

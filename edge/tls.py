@@ -63,8 +63,11 @@ def ssl_context(options: Mapping[str, str]) -> ssl.SSLContext:
 
 
 def _said(error: Exception) -> str:
-    """An OSError has a file name that matters, and ssl's own errors quote nothing secret; a ValueError may quote its input."""
-    return str(error) if isinstance(error, OSError) else "not in the right format, or the password is wrong"
+    """ssl's own errors say little, and a ValueError may quote its input."""
+    if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
+        return str(error)
+    said = f" ({error.reason})" if isinstance(error, ssl.SSLError) and error.reason else ""
+    return f"not in the right format, a wrong password, or a key of another certificate{said}"
 
 
 def _trust(context: ssl.SSLContext, options: Mapping[str, str]) -> None:

@@ -109,3 +109,9 @@ class Names:
     def active_key(self) -> str:
         """Holds the id of the model that rankers read. No model id can be `active`: ids are hexadecimal."""
         return f"{self.prefix}:active"
+
+
+def readers_group(topic: str) -> str:
+    """For consumers that read a topic outside of any group: librdkafka wants a name, and looks for its coordinator, for which a
+    user of a cluster with access rights needs the right to read that group. Nobody joins it, and nothing is committed."""
+    return f"{topic}.readers"

@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from edge.kafka import Admin, KafkaConfig, make, mapped
 from schemas.errors import ConfigError, UnavailableError
 from schemas.event import MAX_USER_BYTES, encode_forget
-from schemas.names import Names
+from schemas.names import Names, readers_group
 from schemas.sequence import decode_sequence
 from stream.offsets import end_offsets
 from stream.partitioner import partitions_of
@@ -76,7 +76,10 @@ def wait_until_forgotten(kafka: KafkaConfig, names: Names, request: Requested, t
     consumer: Consumer = make(
         Consumer,
         kafka.client(
-            group_id="unused", enable_auto_commit=False, isolation_level="read_committed", fetch_wait_max_ms=50
+            group_id=readers_group(topic),
+            enable_auto_commit=False,
+            isolation_level="read_committed",
+            fetch_wait_max_ms=50,
         ),
         kafka,
     )

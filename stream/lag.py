@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from edge.kafka import Admin, KafkaConfig, make
+from schemas.names import readers_group
 from stream.group_offsets import committed_offsets
 from stream.offsets import end_offsets
 from stream.topics import partition_counts
@@ -48,7 +49,7 @@ def _count_records(
     if not starts:
         return {}
     settings = kafka.client(
-        group_id="unused",
+        group_id=readers_group(next(iter(starts))[0]),
         enable_auto_commit=False,
         enable_partition_eof=True,
         isolation_level="read_committed",

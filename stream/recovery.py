@@ -17,6 +17,7 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from edge.kafka import KafkaConfig, make, mapped
 from schemas.errors import SequenceError, UnavailableError
+from schemas.names import readers_group
 from schemas.sequence import MAGIC, VERSION, verify_sequence
 from stream.dead_letters import Provenance
 from stream.store import PartitionTable, Stores
@@ -98,7 +99,7 @@ def load_partitions(
                 finish(partition)
         if not opened:
             return
-        consumer = make(Consumer, _settings(kafka), kafka)
+        consumer = make(Consumer, _settings(kafka, topic), kafka)
         consumer.assign([TopicPartition(topic, partition, o.next_offset) for partition, o in sorted(opened.items())])
         progress_s = time.monotonic()
         while opened and not stop.is_set():
@@ -160,9 +161,9 @@ def _refuse_other_version(value: bytes, error: SequenceError, where: Provenance)
         raise SequenceError(f"{where}: {error}") from None
 
 
-def _settings(kafka: KafkaConfig) -> dict[str, object]:
+def _settings(kafka: KafkaConfig, topic: str) -> dict[str, object]:
     return kafka.client(
-        group_id="unused",  # librdkafka wants one; nothing is committed and no group is joined
+        group_id=readers_group(topic),
         enable_auto_commit=False,
         enable_partition_eof=True,
         auto_offset_reset="earliest",

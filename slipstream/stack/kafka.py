@@ -9,7 +9,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -64,7 +64,13 @@ FORMAT_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True)
 class JavaKafka:
-    """Kafka from Maven's jars. `maven` may be None if the jars are cached already."""
+    """Kafka from Maven's jars.
+
+    Attributes:
+        maven: may be None if the jars are cached already.
+        properties: the broker's, besides ours; listeners come after ours, everything else wins over ours.
+        format_arguments: of the storage tool, such as `--add-scram`.
+    """
 
     java: Path
     maven: Path | None
@@ -73,6 +79,8 @@ class JavaKafka:
     cache_dir: Path
     how: How = How.PROCESS
     listeners: tuple[str, ...] = ("client", "controller")
+    properties: Mapping[str, str] = field(default_factory=dict)
+    format_arguments: tuple[str, ...] = ()
 
     def fetch(self, notify: Notify) -> None:
         kafka_jars(self.pom, self.cache_dir, self.maven, notify)
@@ -83,8 +91,8 @@ class JavaKafka:
         java += ["-Djava.awt.headless=true", f"-Dlog4j2.configurationFile={self.log4j}", "-cp", f"{jars}/*"]
         directory.mkdir(parents=True, exist_ok=True)
         properties = directory / "server.properties"
-        properties.write_text(server_properties(directory, ports))
-        cluster_id = _format_once(java, directory, properties)
+        properties.write_text(server_properties(directory, ports, self.properties))
+        cluster_id = _format_once(java, directory, properties, self.format_arguments)
         log = directory / "broker.log"
         part = Part(
             how=self.how,
@@ -105,7 +113,11 @@ class JavaKafka:
         )
 
 
-def server_properties(directory: Path, ports: Mapping[str, int]) -> str:
+#: Lists to which others' entries are added, so that the listener that the launcher itself uses stays.
+_ADDED_TO = ("listeners", "advertised.listeners", "listener.security.protocol.map")
+
+
+def server_properties(directory: Path, ports: Mapping[str, int], more: Mapping[str, str] | None = None) -> str:
     if "," in str(directory):
         raise ConfigError(
             f"Kafka takes a comma for the end of a path: choose a data directory without one, not {directory}."
@@ -118,12 +130,15 @@ def server_properties(directory: Path, ports: Mapping[str, int]) -> str:
         "controller.quorum.voters": f"1@{HOST}:{ports['controller']}",
         "log.dirs": str(directory / "data"),
     }
+    settings = {**SETTINGS, **here}
+    for key, value in (more or {}).items():
+        settings[key] = f"{settings[key]},{value}" if key in _ADDED_TO else value
     # JSON's escapes are those of a properties file: \\ and \uXXXX, in surrogate pairs.
-    lines = [f"{key}={json.dumps(value)[1:-1]}" for key, value in {**SETTINGS, **here}.items()]
+    lines = [f"{key}={json.dumps(value)[1:-1]}" for key, value in settings.items()]
     return "\n".join(["# Written at each start by slipstream/stack/kafka.py", *lines, ""])
 
 
-def _format_once(java: list[str], directory: Path, properties: Path) -> str:
+def _format_once(java: list[str], directory: Path, properties: Path, arguments: tuple[str, ...]) -> str:
     """Formats the storage if it never was; returns the cluster's id."""
     formatted = directory / "cluster-id"  # written when the format is through
     if formatted.exists():
@@ -133,7 +148,7 @@ def _format_once(java: list[str], directory: Path, properties: Path) -> str:
         cluster_id = "A" + cluster_id[1:]
     # The first settings win, and this JVM lives for a second: compile less, collect simply.
     quick = [java[0], "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", *[a for a in java[1:] if not a.startswith("-XX")]]
-    command = [*quick, "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(properties)]
+    command = [*quick, "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(properties), *arguments]
     try:
         done = subprocess.run(
             command,

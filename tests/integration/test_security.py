@@ -1,0 +1,159 @@
+"""The whole product against a real broker with logins, certificates and access rights.
+
+Run: pytest tests/integration/test_security.py
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+)
+
+from edge.kafka import Admin, KafkaConfig
+from schemas.event import ParserConfig
+from schemas.names import Names
+from stream.lag import group_lag
+from stream.oracle import compare, read_raw, read_sequences, rebuild
+from tests.edge.certificates import Authority
+from tests.encoder.models import Model, small_model
+from tests.integration.secure import SECRETS, Cli, SecureKafka, secure_kafka
+from tests.integration.streaming import random_events, wait_until
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+PRINCIPALS = ("User:app", "User:CN=client")
+STAGES = ("ingest", "sequence", "encode")
+
+
+@pytest.fixture(scope="module")
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
+    with secure_kafka(tmp_path_factory.mktemp("secure")) as kafka:
+        yield kafka
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return small_model(tmp_path_factory.mktemp("model") / "bundle")
+
+
+def rights(prefix: str, principals: tuple[str, ...] = PRINCIPALS) -> list[AclBinding]:
+    """What docs/operations.md says that one user for everything needs, and not more: all of it under the prefix."""
+    kinds = {
+        ResourceType.TOPIC: (
+            AclOperation.READ,
+            AclOperation.WRITE,
+            AclOperation.CREATE,
+            AclOperation.DESCRIBE,
+            AclOperation.DESCRIBE_CONFIGS,
+        ),
+        ResourceType.GROUP: (AclOperation.READ, AclOperation.DESCRIBE),
+        ResourceType.TRANSACTIONAL_ID: (AclOperation.WRITE, AclOperation.DESCRIBE),
+    }
+    return [
+        AclBinding(kind, prefix, ResourcePatternType.PREFIXED, who, "*", operation, AclPermissionType.ALLOW)
+        for who in principals
+        for kind, operations in kinds.items()
+        for operation in operations
+    ]
+
+
+def grant(kafka: SecureKafka, bindings: list[AclBinding]) -> None:
+    admin = AdminClient({"bootstrap.servers": kafka.stack.kafka_bootstrap})
+    for future in admin.create_acls(bindings).values():
+        future.result()
+
+
+@pytest.mark.parametrize("mode", ["scram-512", "plain", "oauth", "mtls"])
+def test_the_whole_way(secure: SecureKafka, model: Model, prefix: str, tmp_path: Path, mode: str) -> None:
+    kafka, names = secure.config(mode), Names(prefix)
+    cli = Cli(kafka, secure.stack.redis_url, prefix, model.bundle.directory, tmp_path)
+    grant(secure, rights(prefix))
+    code, said = cli.run("topics", "create")
+    assert code == 0, said
+    producer = Producer(kafka.client())
+    for value in [*random_events(300, 20, forget_share=0), b"not json"]:
+        producer.produce(names.engagements, value)
+    assert producer.flush(30) == 0
+    with_encoder = mode in ("scram-512", "mtls")  # the encoder's clients are librdkafka's, as ingest's are
+    with ExitStack() as until_the_end:
+        stages = [cli.start(stage) for stage in STAGES[: 2 + with_encoder]]
+        for process, _ in stages:
+            until_the_end.callback(process.wait)
+            until_the_end.callback(process.kill)
+
+        def done() -> bool:
+            for process, log in stages:
+                assert process.poll() is None, log.read_text()
+            admin, encoders = Admin(kafka), names.encoder_group(model.bundle.model_id)
+            lags = [group_lag(admin, names.ingest_group, [names.engagements])]
+            lags += [group_lag(admin, names.sequence_app, [names.batches])]
+            lags += [group_lag(admin, encoders, [names.sequences], kafka)] if with_encoder else []
+            return not any(sum(lag.values()) for lag in lags)
+
+        wait_until("all stages have caught up", done, 90)
+        for process, log in stages:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 0, log.read_text()
+    rebuilt = rebuild(read_raw(kafka, names), ParserConfig(), 256)
+    assert rebuilt.sequences
+    assert compare(rebuilt, read_sequences(kafka, names)) == []
+    for command, shown in [(("dead-letters", "list"), "not_json")] + [(("verify",), "20 states checked")] * with_encoder:
+        code, said = cli.run(*command)
+        assert code == 0, said
+        assert shown in said
+    assert_no_secret(cli.run("config")[1], *(log.read_text() for _, log in stages))
+
+
+def assert_no_secret(*texts: str) -> None:
+    for text in texts:
+        for secret in SECRETS:
+            assert secret not in text
+
+
+WRONG = {
+    "password": ("scram-512", {"sasl.password": SECRETS[0] + "-not"}, "uthentication"),
+    "password of PLAIN": ("plain", {"sasl.password": SECRETS[0] + "-not"}, "uthentication"),
+    "mechanism": ("plain", {"sasl.mechanism": "SCRAM-SHA-1"}, "SCRAM-SHA-1"),
+    "client secret": ("oauth", {"sasl.oauthbearer.client.secret": SECRETS[3] + "-not"}, "OAUTHBEARER token"),
+    "authority": ("scram-512", {"ssl.ca.location": "OTHER"}, "certificate verify failed"),
+    "no client certificate": ("mtls", {"ssl.certificate.location": "", "ssl.key.location": ""}, "SSL alert"),
+    "key password": ("mtls", {"ssl.key.password": SECRETS[1] + "-not"}, "ssl.key|certificate and key"),
+    "option": ("plain", {"sasl.pasword": SECRETS[0]}, "sasl.pasword"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_refused_login_is_one_clear_error(secure: SecureKafka, model: Model, tmp_path: Path, wrong: str) -> None:
+    mode, changes, named = WRONG[wrong]
+    (tmp_path / "other.pem").write_text(Authority("other").pem())
+    changes = {name: str(tmp_path / "other.pem") if value == "OTHER" else value for name, value in changes.items()}
+    options = {name: value for name, value in {**secure.options[mode], **changes}.items() if value}
+    kafka = KafkaConfig(secure.config(mode).bootstrap_servers, options)
+    cli = Cli(kafka, secure.stack.redis_url, f"t{uuid.uuid4().hex[:8]}", model.bundle.directory, tmp_path)
+    commands = [("topics", "create"), *((stage,) for stage in STAGES)]
+    started = [cli.start(*command) for command in commands]
+    for process, log in started:
+        try:
+            code = process.wait(60)
+        finally:
+            process.kill()
+            process.wait()
+        text = log.read_text()
+        assert code == 2, text
+        assert len(text.strip().splitlines()) == 1, text
+        assert re.search(named, text), text
+        assert_no_secret(text)
