@@ -5,12 +5,10 @@ From the beginning, or from where a table that was kept ends.
 
 from __future__ import annotations
 
-import ctypes
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import NamedTuple, cast
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
@@ -19,6 +17,7 @@ from edge.kafka import KafkaConfig, make, mapped
 from schemas.errors import SequenceError, UnavailableError
 from schemas.names import readers_group
 from schemas.sequence import MAGIC, VERSION, verify_sequence
+from stream.allocator import return_freed_memory
 from stream.dead_letters import Provenance
 from stream.store import PartitionTable, Stores
 
@@ -145,15 +144,9 @@ def load_partitions(
     finally:
         if consumer is not None:
             consumer.close()
-            _return_freed_memory()
+            return_freed_memory()
         for table, _ in opened.values():
             table.close()
-
-
-def _return_freed_memory() -> None:
-    """What was fetched lay between what is kept, so that the allocator holds on to it: a quarter of the process, measured."""
-    with suppress(OSError, AttributeError):  # another C library than glibc
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _refuse_other_version(value: bytes, error: SequenceError, where: Provenance) -> None:

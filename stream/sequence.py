@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry
 from edge.kafka import Admin
 from edge.process import FAREWELL_S, end_unfinished, exit_at_once, served
 from schemas.errors import UnavailableError
+from stream.allocator import share_one_arena
 from stream.broker_watch import BrokerWatch
 from stream.config import SequenceConfig
 from stream.data_dir import private_directory
@@ -56,6 +57,7 @@ def run_sequence(config: SequenceConfig, registry: CollectorRegistry | None = No
         ConfigError: the data directory belongs to a running worker.
         PrerequisiteError: the store is rocksdb, and its package is not installed.
     """
+    share_one_arena()
     config.kafka.aiokafka()  # its own checks, before anything is asked
     partitions = check_topics(config.kafka, config.names)[config.names.batches]
     quieten_libraries()
