@@ -21,7 +21,7 @@ from edge.masking import MASK, masked, redacted
 from edge.security import aiokafka_security
 from schemas.errors import ConfigError, FencedError, SlipstreamError, TopicError, UnavailableError
 
-__all__ = ["MASK", "Admin", "KafkaConfig", "make", "mapped", "masked", "reason", "topic_id"]
+__all__ = ["MASK", "Admin", "KafkaConfig", "is_login", "make", "mapped", "masked", "reason", "topic_id"]
 
 T = TypeVar("T")
 
@@ -90,7 +90,7 @@ class Admin:
     def _remember(self, error: KafkaError) -> None:
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
             self._down = True
-        elif self._cause is None or not _is_login(self._cause):  # what follows from a refused login says less
+        elif self._cause is None or not is_login(self._cause):  # what follows from a refused login says less
             self._cause = error
 
     def log_in(self) -> None:
@@ -106,7 +106,7 @@ class Admin:
         refused_s = math.inf
         while not answer.done():
             self.client.poll(_POLL_S)  # calls _remember
-            if self._cause is None or not _is_login(self._cause):
+            if self._cause is None or not is_login(self._cause):
                 continue
             refused_s = min(refused_s, time.monotonic())
             # One of several brokers may be wrong by itself.
@@ -122,7 +122,7 @@ class Admin:
         """The error of ours for a failed request."""
         self.client.poll(0)  # calls _remember
         cause, self._cause = self._cause, None
-        if cause is not None and _is_login(cause):
+        if cause is not None and is_login(cause):
             return mapped(cause, f"Kafka at {self.kafka.bootstrap_servers}")
         because = f" ({cause.str()})" if cause else ""
         failure = mapped(error, f"Kafka at {self.kafka.bootstrap_servers}{because}, {what}")
@@ -197,7 +197,7 @@ _AWAY = {
 RAISE_LIMIT = "its max.message.bytes is smaller than what `slipstream topics create` sets: raise it, and start again"
 
 
-def _is_login(error: KafkaError) -> bool:
+def is_login(error: KafkaError) -> bool:
     """A broker that misses the client's certificate says so when the handshake is over: then it is an error of the transport."""
     return error.code() in _LOGIN or (error.code() == KafkaError._TRANSPORT and "SSL routines" in error.str())
 
@@ -213,7 +213,7 @@ def mapped(error: KafkaError | KafkaException, where: str) -> SlipstreamError:
         return TopicError(
             f"{message}; create the topics with `slipstream topics create`, or check the rights of this user"
         )
-    if isinstance(inner, KafkaError) and _is_login(inner):
+    if isinstance(inner, KafkaError) and is_login(inner):
         return ConfigError(f"{message}; check the login and the certificates of `kafka_options`")
     if code in _RIGHTS:
         return ConfigError(

@@ -1,4 +1,4 @@
-"""What a stage is as a process: it ends on signals after what is under way, on an error at once, and shows its metrics."""
+"""What a stage is as a process: it ends on signals after what is under way, in bounded time, and on an error at once."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from prometheus_client import CollectorRegistry, start_http_server
-
-from schemas.errors import ConfigError, SlipstreamError
+from schemas.errors import SlipstreamError
 
 #: What a stage that was told to stop gives Kafka for each of its farewells: last deliveries, the last commit, leaving the group.
 #: A client can wait for a broker that is gone or frozen for minutes, and whoever sent the signal kills after 30 s or so.
@@ -65,28 +63,6 @@ def in_time(limit_s: float, work: Callable[[], object]) -> bool:
     if failures:
         raise failures[0]
     return True
-
-
-@contextmanager
-def served(registry: CollectorRegistry, port: int) -> Iterator[None]:
-    """Serves the registry on 127.0.0.1 meanwhile; port 0 serves nothing.
-
-    Raises:
-        ConfigError: the port is taken.
-    """
-    if not port:
-        yield
-        return
-    try:
-        server, thread = start_http_server(port, "127.0.0.1", registry)
-    except OSError as error:
-        raise ConfigError(f"metrics port {port} on 127.0.0.1: {error.strerror}; set another `metrics_port`") from None
-    try:
-        yield
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def end_unfinished() -> NoReturn:

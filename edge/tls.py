@@ -66,7 +66,7 @@ def _said(error: Exception) -> str:
     """ssl's own errors say little, and a ValueError may quote its input."""
     if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
         return str(error)
-    said = f" ({error.reason})" if isinstance(error, ssl.SSLError) and error.reason else ""
+    said = f" ({getattr(error, 'reason', None) or error})" if isinstance(error, ssl.SSLError) else ""
     return f"not in the right format, a wrong password, or a key of another certificate{said}"
 
 

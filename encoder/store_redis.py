@@ -81,6 +81,13 @@ def publish_active(client: RedisClient, names: Names, model_id: str) -> str:
     return str(named, "ascii", "replace") if named else model_id
 
 
+def active_model(client: RedisClient, names: Names) -> str | None:
+    """The id of the model that rankers read. Raises as `publish_active`."""
+    with _reaching(client):
+        named: Any = client.get(names.active_key)
+    return str(named, "ascii", "replace") if named else None
+
+
 class RedisStateStore:
     """A `StateStore` (encoder/store.py) on Redis 6.2 or later, or what speaks its protocol and runs its scripts."""
 

@@ -19,20 +19,26 @@ UnavailableError. Kafka away: librdkafka reconnects by itself.
 from __future__ import annotations
 
 import logging
+import math
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
 from prometheus_client import CollectorRegistry
 
+from edge.broker_watch import BrokerWatch
+from edge.health import Health, served
 from edge.kafka import KafkaConfig, topic_id
-from edge.process import end_unfinished, served, stop_on_signals
+from edge.process import end_unfinished, stop_on_signals
 from encoder.bundle import load_bundle
 from encoder.changelog import Folded, fold
 from encoder.engine import Done, Engine, unix_ms
 from encoder.hot import DEFAULT_RECHECK_EVERY, HotStates
 from encoder.metrics import EncodeMetrics
+from encoder.redis_watch import RedisWatch
 from encoder.refresh import Refresher
 from encoder.refresh_log import RefreshLog
 from encoder.runtime import Runtime, RuntimeConfig
@@ -48,6 +54,8 @@ _log = logging.getLogger(__name__)
 _POLL_S = 0.1
 _REPORT_S = 1.0
 _FIRST_BACKOFF_S, _LAST_BACKOFF_S = 0.1, 5.0
+#: Of a pass: a large model re-encodes a whole batch in it. The group waits as long.
+_LIVE_WITHIN_S = 300.0
 #: Below librdkafka's max.poll.interval of 300 s, after which the group would take the partitions away.
 DEFAULT_REDIS_PATIENCE_S = 240.0
 
@@ -66,7 +74,7 @@ class EncodeConfig:
         max_batch_users: most records, and with that users, of one pass.
         redis_patience_s: how long a batch waits for Redis.
         refresh_log: a file for a JSON line per refreshed user (encoder/refresh_log.py).
-        metrics_port: of the Prometheus endpoint on 127.0.0.1; 0 = none.
+        metrics_port, metrics_host: where metrics and health are served over HTTP (edge/health.py); port 0 = nowhere.
         publish_active: name this model as the one that rankers read, if none is named.
     """
 
@@ -85,6 +93,7 @@ class EncodeConfig:
     redis_patience_s: float = DEFAULT_REDIS_PATIENCE_S
     refresh_log: Path | None = None
     metrics_port: int = 0
+    metrics_host: str = "127.0.0.1"
     publish_active: bool = True
 
     def __post_init__(self) -> None:
@@ -136,9 +145,14 @@ def run_encode(
         SourceConfig(config.kafka, names.sequences, names.encoder_group(bundle.model_id)),
         on_gone=hot.drop_partitions,
     )
-    worker = Worker(config, source, engine, changelog_id, metrics, watch, hot)
+    health = Health({"kafka": "not asked yet"}, _LIVE_WITHIN_S)
+    # Kafka may be away for as long as it likes: states grow stale, and say so.
+    kafka_watch = BrokerWatch(config.kafka, [names.sequences], math.inf, partial(health.set, "kafka"))
+    redis_watch = RedisWatch(config.redis_url, names, partial(health.set, "redis"))
+    worker = Worker(config, source, engine, changelog_id, metrics, watch, hot, health, kafka_watch.check)
     _log.info("encoding %s with model %s on %s", names.sequences, bundle.model_id, runtime.provider)
-    with stop_on_signals(stop) as signalled, served(registry, config.metrics_port):
+    over_http = served(registry, health, config.metrics_port, config.metrics_host)
+    with stop_on_signals(stop) as signalled, over_http, kafka_watch, redis_watch:
         left = worker.run(stop)
     if not left and signalled.is_set():
         end_unfinished()
@@ -156,6 +170,8 @@ class Worker:
         metrics: EncodeMetrics,
         watch: Stopwatch,
         hot: HotStates,
+        health: Health,
+        check_broker: Callable[[], None],
     ) -> None:
         self._config = config
         self._source = source
@@ -164,6 +180,8 @@ class Worker:
         self._metrics = metrics
         self._watch = watch
         self._hot = hot
+        self._health = health
+        self._check_broker = check_broker
         self._reported_s = 0.0
 
     def run(self, stop: threading.Event) -> bool:
@@ -171,6 +189,8 @@ class Worker:
         try:
             with RefreshLog(self._config.refresh_log) as log:
                 while not stop.is_set():
+                    self._health.beat()
+                    self._check_broker()
                     self._pass(log, stop)
                     self._report()
         finally:
@@ -208,6 +228,7 @@ class Worker:
                 return self._engine.refresh(updates, polled_ms)
             except UnavailableError as error:
                 self._metrics.store_retries.inc()
+                self._health.beat()  # it waits, as it should
                 if monotonic() > give_up_s:
                     raise
                 _log.warning("%s; %d users wait, next try in %.1f s", error, len(updates), backoff_s)

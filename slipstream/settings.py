@@ -127,7 +127,10 @@ class Settings(BaseSettings):
 
     # Running.
     metrics_port: int = Field(
-        0, ge=0, le=65_535, description="Port of a stage's Prometheus endpoint on 127.0.0.1; 0 = none"
+        0, ge=0, le=65_535, description="Port of a stage's /metrics, /live and /ready over HTTP; 0 = none"
+    )
+    metrics_host: str = Field(
+        "127.0.0.1", description="Address that this port listens on; in a container 0.0.0.0, so that others reach it"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What a stage logs, at least")
 

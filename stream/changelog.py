@@ -16,8 +16,10 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import confluent_kafka
 from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]
 from aiokafka.errors import (  # type: ignore[import-untyped]
+    BrokerResponseError,
     InvalidProducerEpoch,
     InvalidProducerIdMapping,
     InvalidTxnState,
@@ -30,8 +32,8 @@ from aiokafka.errors import (  # type: ignore[import-untyped]
     UnknownError,
 )
 
-from edge.kafka import RAISE_LIMIT, KafkaConfig
-from schemas.errors import FencedError, SlipstreamError, TopicError, UnavailableError
+from edge.kafka import RAISE_LIMIT, KafkaConfig, mapped
+from schemas.errors import ConfigError, FencedError, SlipstreamError, TopicError, UnavailableError
 from stream.dead_letters import Headers
 
 #: Of a Kafka batch, uncompressed; the topic's max.message.bytes is larger.
@@ -169,6 +171,11 @@ def failure(error: Exception, what: str, timeout_s: float) -> SlipstreamError:
         )
     if any(isinstance(cause, _TOO_LARGE) for cause in causes):
         return TopicError(f"{what}: it refuses messages of this size; {RAISE_LIMIT}")
+    for cause in causes:
+        if isinstance(cause, BrokerResponseError):
+            told = mapped(confluent_kafka.KafkaError(cause.errno), what)
+            if isinstance(told, (TopicError, ConfigError)):  # it is gone, or this user may not use it
+                return told
     if isinstance(error, (TimeoutError, KafkaConnectionError)):
         return UnavailableError(f"{what} within {timeout_s:.0f} s; is Kafka running?")
     if any(isinstance(cause, UnknownError) or getattr(cause, "retriable", False) for cause in causes):

@@ -31,7 +31,7 @@ class IngestConfig:
         commit_interval_s: how often source offsets are committed.
         session_timeout_s: a worker that is silent for so long loses its partitions.
         give_up_after_s: without an answer from Kafka for so long the stage ends with UnavailableError.
-        metrics_port: of the Prometheus endpoint on 127.0.0.1; 0 = none.
+        metrics_port, metrics_host: where metrics and health are served over HTTP (edge/health.py); port 0 = nowhere.
         schema_registry: of Avro and Protobuf, if `parser` accepts them. While it is away the worker waits, as long as for Kafka.
     """
 
@@ -47,6 +47,7 @@ class IngestConfig:
     session_timeout_s: float = 6.0
     give_up_after_s: float = 120.0
     metrics_port: int = 0
+    metrics_host: str = "127.0.0.1"
     schema_registry: RegistryConfig | None = None
 
     def __post_init__(self) -> None:
@@ -74,7 +75,7 @@ class SequenceConfig:
         rebalance_timeout_s: how long the group waits for a living worker to finish what it has in hand.
         commit_interval_s: how often source offsets are committed.
         give_up_after_s: without an answer from Kafka for so long the stage ends with UnavailableError.
-        metrics_port: of the Prometheus endpoint on 127.0.0.1; 0 = none.
+        metrics_port, metrics_host: where metrics and health are served over HTTP (edge/health.py); port 0 = nowhere.
     """
 
     kafka: KafkaConfig
@@ -89,6 +90,7 @@ class SequenceConfig:
     commit_interval_s: float = 0.5
     give_up_after_s: float = 120.0
     metrics_port: int = 0
+    metrics_host: str = "127.0.0.1"
 
     def __post_init__(self) -> None:
         if not 1 <= self.capacity <= 1 << 16:

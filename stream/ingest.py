@@ -7,8 +7,9 @@ import threading
 
 from prometheus_client import CollectorRegistry
 
-from edge.process import end_unfinished, served, stop_on_signals
-from stream.broker_watch import BrokerWatch
+from edge.broker_watch import BrokerWatch
+from edge.health import Health, served
+from edge.process import end_unfinished, stop_on_signals
 from stream.config import IngestConfig
 from stream.ingest_worker import IngestWorker
 from stream.metrics import IngestMetrics
@@ -28,7 +29,8 @@ def run_ingest(
     ends the process itself, with exit code 0.
 
     Raises:
-        TopicError: the topics are not there or do not fit together.
+        TopicError: the topics are not there or do not fit together, or one was deleted meanwhile.
+        ConfigError: Kafka refuses this user.
         UnavailableError: Kafka cannot be reached, or has been away for `give_up_after_s`.
         SlipstreamError: Kafka refuses something.
     """
@@ -42,8 +44,22 @@ def run_ingest(
     registry = registry or CollectorRegistry()
     stop = stop or threading.Event()
     metrics = IngestMetrics(registry)
-    watch = BrokerWatch(config.kafka, config.names.engagements, config.give_up_after_s, metrics.ready.set)
-    with stop_on_signals(stop) as signalled, served(registry, config.metrics_port), watch:
-        left = IngestWorker(config, metrics, counts[config.names.batches]).run(stop, watch.check)
+    health = Health({"kafka": "not asked yet"})
+
+    def on_broker(trouble: str | None) -> None:
+        metrics.ready.set(trouble is None)
+        health.set("kafka", trouble)
+
+    # The dead letters' topic is missed when there is something to bury.
+    topics = [config.names.engagements, config.names.batches]
+    watch = BrokerWatch(config.kafka, topics, config.give_up_after_s, on_broker)
+
+    def on_pass() -> None:
+        health.beat()
+        watch.check()
+
+    over_http = served(registry, health, config.metrics_port, config.metrics_host)
+    with stop_on_signals(stop) as signalled, over_http, watch:
+        left = IngestWorker(config, metrics, counts[config.names.batches]).run(stop, on_pass)
     if not left and signalled.is_set():
         end_unfinished()

@@ -39,6 +39,13 @@ from stream.topics import DEAD_LETTER_MAX_MESSAGE_BYTES
 
 logger = logging.getLogger(__name__)
 
+#: What librdkafka does not get over by itself.
+_HOPELESS = {
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+}
+
 OnDelivery = Callable[[KafkaError | None, Message], None]
 
 
@@ -65,8 +72,8 @@ class IngestWorker:
         self._producer: Producer = make(Producer, _producer_settings(config), kafka)
         self._expired = ExpiredOffsets(self._consumer, config.names.engagements, metrics.expired_messages.inc)
 
-    def run(self, stop: threading.Event, check_broker: Callable[[], None]) -> bool:
-        """Passes until `stop` is set; leaves the group, whatever happens. `check_broker` raises when it is time to give up.
+    def run(self, stop: threading.Event, on_pass: Callable[[], None]) -> bool:
+        """Passes until `stop` is set; leaves the group, whatever happens. `on_pass` raises when it is time to give up.
 
         False: it could not leave in good order, since Kafka does not answer; what was not committed comes again.
         """
@@ -79,7 +86,7 @@ class IngestWorker:
         )
         try:
             while not stop.is_set():
-                check_broker()
+                on_pass()
                 for partition, offset in self._expired.restart().items():
                     self._in_flight.begin({partition: offset})  # commits it, after what was read before
                 if messages := self._poll(stop):
@@ -130,7 +137,7 @@ class IngestWorker:
         error = message.error()
         if error is None:
             return True
-        if error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED) or error.fatal():
+        if error.code() in _HOPELESS or error.fatal():
             raise mapped(error, f"topic {self._config.names.engagements} cannot be read")
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
             if message.partition() in self._owned:

@@ -11,17 +11,21 @@ import logging
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 import faust
+from aiokafka.errors import KafkaError  # type: ignore[import-untyped]
 from prometheus_client import CollectorRegistry
 
+from edge.broker_watch import BrokerWatch
+from edge.health import Health, served
 from edge.kafka import Admin
-from edge.process import FAREWELL_S, end_unfinished, exit_at_once, served
+from edge.process import FAREWELL_S, end_unfinished, exit_at_once
 from schemas.errors import UnavailableError
 from stream.allocator import share_one_arena
-from stream.broker_watch import BrokerWatch
+from stream.changelog import failure
 from stream.config import SequenceConfig
 from stream.data_dir import private_directory
 from stream.lag import group_lag
@@ -62,11 +66,15 @@ def run_sequence(config: SequenceConfig, registry: CollectorRegistry | None = No
     partitions = check_topics(config.kafka, config.names)[config.names.batches]
     quieten_libraries()
     registry = registry or CollectorRegistry()
-    with served(registry, config.metrics_port), private_directory(config.data_dir) as data_dir:
-        asyncio.run(_serve(config, partitions, SequenceMetrics(registry), data_dir))
+    health = Health({"kafka": "not asked yet", "tables": "joining the group"})
+    over_http = served(registry, health, config.metrics_port, config.metrics_host)
+    with over_http, private_directory(config.data_dir) as data_dir:
+        asyncio.run(_serve(config, partitions, SequenceMetrics(registry), health, data_dir))
 
 
-async def _serve(config: SequenceConfig, partitions: int, metrics: SequenceMetrics, data_dir: Path) -> None:
+async def _serve(
+    config: SequenceConfig, partitions: int, metrics: SequenceMetrics, health: Health, data_dir: Path
+) -> None:
     stop = asyncio.Event()
 
     def fail(error: BaseException) -> NoReturn:
@@ -81,16 +89,13 @@ async def _serve(config: SequenceConfig, partitions: int, metrics: SequenceMetri
     app.sensors.add(RebalanceSensor(ownership, loop))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    up = asyncio.Event()
-
-    def on_broker(answers: bool) -> None:
-        loop.call_soon_threadsafe(up.set if answers else up.clear)
-
-    with BrokerWatch(config.kafka, config.names.batches, config.give_up_after_s, on_broker) as watch:
+    topics = [config.names.batches, config.names.sequences]
+    with BrokerWatch(config.kafka, topics, config.give_up_after_s, partial(health.set, "kafka")) as watch:
         starting = asyncio.create_task(app.start())
-        housekeeping = asyncio.create_task(_keep_house(config, app, ownership, metrics, up, watch.check, fail))
+        housekeeping = asyncio.create_task(_keep_house(config, app, ownership, metrics, health, watch.check, fail))
         await stop.wait()
         metrics.ready.set(0)
+        health.set("stopping", "told to stop")
         housekeeping.cancel()
         leaving = asyncio.create_task(_leave(app, ownership, starting))
         if not (await asyncio.wait({leaving}, timeout=_LEAVE_S))[0]:
@@ -121,7 +126,7 @@ async def _keep_house(
     app: faust.App,
     ownership: Ownership,
     metrics: SequenceMetrics,
-    up: asyncio.Event,
+    health: Health,
     check_broker: Callable[[], None],
     fail: Callable[[BaseException], None],
 ) -> None:
@@ -130,19 +135,21 @@ async def _keep_house(
     last_lag_s = rebalancing_since_s = time.monotonic()
     while True:
         try:
-            if app.crash_reason is not None:
-                raise app.crash_reason
+            if (crash := app.crash_reason) is not None:
+                where = f"Kafka at {config.kafka.bootstrap_servers}, group {config.names.sequence_app}"
+                raise failure(crash, where, config.give_up_after_s) if isinstance(crash, KafkaError) else crash
             check_broker()
             now = time.monotonic()
             if not app.rebalancing:
                 rebalancing_since_s = now
             elif now - rebalancing_since_s > config.give_up_after_s + config.rebalance_timeout_s:
                 raise UnavailableError(f"a rebalance does not come to its end for {now - rebalancing_since_s:.0f} s")
-            settled = not app.rebalancing and not ownership.loading and app.tables.actives_ready
-            metrics.ready.set(up.is_set() and settled)
+            health.beat()
+            health.set("tables", _unsettled(app, ownership))
+            metrics.ready.set(health.ready)
             metrics.users.set(ownership.users)
             ownership.expire_markers(int((time.time() - config.forget_marker_retention_s) * 1000))
-            if up.is_set() and now - last_lag_s > _LAG_S:
+            if "kafka" not in health.reasons() and now - last_lag_s > _LAG_S:
                 last_lag_s = now
                 await _report_lag(config, admin, ownership, metrics)
         except asyncio.CancelledError:
@@ -150,6 +157,14 @@ async def _keep_house(
         except BaseException as error:
             fail(error)
         await asyncio.sleep(_HOUSEKEEPING_S)
+
+
+def _unsettled(app: faust.App, ownership: Ownership) -> str | None:
+    if loading := ownership.loading:
+        return f"partitions {loading} are loading"
+    if app.rebalancing or not app.tables.actives_ready:
+        return "the group's partitions are being assigned"
+    return None
 
 
 async def _report_lag(config: SequenceConfig, admin: Admin, ownership: Ownership, metrics: SequenceMetrics) -> None:

@@ -11,7 +11,9 @@ from edge.kafka import KafkaConfig
 from slipstream.cli.context import Context, context, needs_extra
 from stream.registry import RegistryConfig
 
-MetricsPort = Annotated[int | None, typer.Option(help="Serve Prometheus metrics on this port of 127.0.0.1; 0 = no")]
+MetricsPort = Annotated[
+    int | None, typer.Option(help="Serve /metrics, /live and /ready on this port of `metrics_host`; 0 = no")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout")]
 
 topics = typer.Typer(help="The Kafka topics.", no_args_is_help=True, rich_markup_mode=None)
@@ -90,6 +92,7 @@ def _ingest(command: typer.Context, metrics_port: MetricsPort = None) -> None:
             settings.names,
             settings.parser,
             metrics_port=settings.metrics_port if metrics_port is None else metrics_port,
+            metrics_host=settings.metrics_host,
             schema_registry=schema_registry(ctx),
         )
     )
@@ -130,6 +133,7 @@ def _sequence(
             store_memory_bytes=settings.sequence_store_memory_bytes,
             data_dir=sequence_dir or settings.sequence_dir,
             metrics_port=settings.metrics_port if metrics_port is None else metrics_port,
+            metrics_host=settings.metrics_host,
         )
     )
 
@@ -175,5 +179,6 @@ def _encode(
             max_batch_users=settings.max_batch_users,
             refresh_log=refresh_log,
             metrics_port=settings.metrics_port if metrics_port is None else metrics_port,
+            metrics_host=settings.metrics_host,
         )
     )

@@ -86,7 +86,7 @@ def test_sequence_config_refuses(capacity: int) -> None:
 
 
 def test_no_broker_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stream.topics.REQUEST_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("edge.kafka.REQUEST_TIMEOUT_S", 1.0)
     config = KafkaConfig("127.0.0.1:1")
     with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1 .*refused.*address right"):
         run_sequence(SequenceConfig(config))
