@@ -92,6 +92,7 @@ async def _serve(
     topics = [config.names.batches, config.names.sequences]
     with BrokerWatch(config.kafka, topics, config.give_up_after_s, partial(health.set, "kafka")) as watch:
         starting = asyncio.create_task(app.start())
+        starting.add_done_callback(partial(_watch_start, config, fail))
         housekeeping = asyncio.create_task(_keep_house(config, app, ownership, metrics, health, watch.check, fail))
         await stop.wait()
         metrics.ready.set(0)
@@ -101,6 +102,14 @@ async def _serve(
         if not (await asyncio.wait({leaving}, timeout=_LEAVE_S))[0]:
             _end_without_kafka(config)
         leaving.result()
+
+
+def _watch_start(config: SequenceConfig, fail: Callable[[BaseException], None], starting: asyncio.Task[None]) -> None:
+    """A start that failed ends the process: Faust would wait for ever, with no consumer."""
+    if starting.cancelled() or (error := starting.exception()) is None:
+        return
+    where = f"Kafka at {config.kafka.bootstrap_servers} went away while the worker started"
+    fail(UnavailableError(f"{where}: {error}; start it again") if isinstance(error, KafkaError) else error)
 
 
 async def _leave(app: faust.App, ownership: Ownership, starting: asyncio.Task[None]) -> None:
