@@ -94,8 +94,11 @@ class Faults:
             self._notify(f"{slot.worker} is asked to end")
             await fleet.stop(slot)
             return
-        slot = await self._somebody(fault)
-        if fault.kind is Kind.KILL:
+        if (slot := await self._somebody(fault)) is None:
+            done.problems.append(
+                f"{fault.kind}, at {fault.at_s:.0f} s: no {fault.stage} worker had partitions for {_TIMEOUT_S:.0f} s"
+            )
+        elif fault.kind is Kind.KILL:
             done.kills += 1
             self._notify(f"kill -9 {slot.worker}, down for {fault.seconds:.1f} s")
             fleet.kill(slot, fault.seconds)
@@ -140,9 +143,10 @@ class Faults:
                 await broker.refuse(fault.stage, topic, fault.seconds)
         self._notify("the broker is well again")
 
-    async def _somebody(self, fault: Fault) -> Slot:
-        slot = None
-        while (slot := self._fleet.pick(fault.stage, fault.pick)) is None:
+    async def _somebody(self, fault: Fault) -> Slot | None:
+        """Whom it hits, once there is somebody at work; None if there is nobody for too long."""
+        deadline = time.monotonic() + _TIMEOUT_S
+        while (slot := self._fleet.pick(fault.stage, fault.pick)) is None and time.monotonic() < deadline:
             await asyncio.sleep(0.1)
         return slot
 
