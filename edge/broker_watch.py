@@ -127,8 +127,8 @@ class BrokerWatch:
         if away_s > self._give_up_after_s:
             because = f" ({reason(cause)})" if cause is not None else ""
             raise UnavailableError(
-                f"{where} has not answered for {self._give_up_after_s:.0f} s{because}: nothing is lost, the stage goes on where it "
-                "committed when it is started again"
+                f"{where} has not answered for {self._give_up_after_s:.0f} s{because}: nothing is lost, the stage goes on where "
+                "it committed when it is started again"
             )
         if trouble is not None and time.monotonic() - self._trouble_since > SURE_S:
             raise trouble

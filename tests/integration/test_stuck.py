@@ -6,18 +6,23 @@ Run: pytest tests/integration/test_stuck.py
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
+from edge.broker_watch import INTERVAL_S
 from schemas.names import Names
 from slipstream.stack import Stack, current, running, start_part, stop_part
+from slipstream.stack.process import free_port
+from stream.topics import create_topics
 from tests.encoder.models import Model, small_model
 from tests.integration.encoding import Changelog, encoder
-from tests.integration.streaming import Deployment, random_events, wait_until
+from tests.integration.streaming import Deployment, is_ready, random_events, wait_until
 from tests.integration.test_encode import step
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -115,3 +120,64 @@ def test_the_encoder_ends_on_request_while_kafka_is_away(
         changelog.wait_for(model)
         assert changelog.mismatches(model, own.redis_url) == []
         assert worker.terminate() == 0
+
+
+@pytest.mark.parametrize(
+    ("stage", "topic"),
+    [("ingest", "engagements"), ("ingest", "batches"), ("sequence", "batches"), ("sequence", "sequences")],
+)
+def test_a_deleted_topic_ends_the_stage(
+    kafka_bootstrap: str, prefix: str, tmp_path: Path, stage: str, topic: str
+) -> None:
+    with Deployment(kafka_bootstrap, prefix, tmp_path) as deployment:
+        worker = deployment.start(stage)
+        worker.wait_for_partitions()
+        name = getattr(deployment.names, topic)
+        deployment.admin.client.delete_topics([name])[name].result()
+        assert worker.wait(END_TIMEOUT_S) == 5, worker.text()
+        assert f"topic {name}" in worker.text()
+        assert "Traceback" not in worker.text()
+
+
+@pytest.mark.parametrize("stage", ["ingest", "sequence"])
+def test_a_topic_that_was_made_anew_ends_the_stage(
+    kafka_bootstrap: str, prefix: str, tmp_path: Path, stage: str
+) -> None:
+    """Its offsets begin again: what the group has committed means other messages now."""
+    with Deployment(kafka_bootstrap, prefix, tmp_path) as deployment:
+        worker = deployment.start(stage, metrics_port=(port := free_port()))
+        worker.wait_for_partitions()
+        wait_until("it has looked at its topics", lambda: is_ready(stage, port))
+        time.sleep(2 * INTERVAL_S)  # and has seen their ids
+        name = deployment.names.engagements if stage == "ingest" else deployment.names.batches
+        deployment.admin.client.delete_topics([name])[name].result()
+        wait_until("it is made anew", lambda: name in create_topics(deployment.kafka, deployment.names, 4).created)
+        assert worker.wait(END_TIMEOUT_S) == 5, worker.text()
+        assert "Traceback" not in worker.text()
+
+
+@pytest.mark.parametrize(("stage", "topic"), [("ingest", "batches"), ("sequence", "sequences")])
+def test_a_topic_that_refuses_messages_for_their_size_ends_the_stage(
+    kafka_bootstrap: str, prefix: str, tmp_path: Path, stage: str, topic: str
+) -> None:
+    def limit(max_message_bytes: int) -> None:
+        entry = ConfigEntry("max.message.bytes", str(max_message_bytes))
+        resource = ConfigResource(ResourceType.TOPIC, getattr(deployment.names, topic), incremental_configs=[entry])
+        entry.incremental_operation = AlterConfigOpType.SET
+        deployment.admin.client.incremental_alter_configs([resource])[resource].result()
+
+    with Deployment(kafka_bootstrap, prefix, tmp_path) as deployment:
+        workers = {name: deployment.start(name) for name in ("ingest", "sequence")}
+        for worker in workers.values():
+            worker.wait_for_partitions()
+        deployment.send(random_events(500, 20))
+        deployment.drain()
+        limit(100)
+        deployment.send(random_events(2000, 20, seed=1))
+        assert workers[stage].wait(END_TIMEOUT_S) == 5, workers[stage].text()
+        assert "max.message.bytes" in workers[stage].text()
+        assert "Traceback" not in workers[stage].text()
+        limit(8 << 20)
+        deployment.start(stage)
+        deployment.drain()
+        assert deployment.mismatches() == []
