@@ -87,12 +87,12 @@ class Faults:
     async def _worker_fault(self, fault: Fault) -> None:
         fleet, done = self._fleet, self.done
         if fault.kind is Kind.SCALE:
-            slot = fleet.add(fault.stage)
+            extra = fleet.add(fault.stage)
             done.scalings += 1
-            self._notify(f"{slot.worker} is added")
+            self._notify(f"{extra.worker} is added")
             await asyncio.sleep(fault.seconds)
-            self._notify(f"{slot.worker} is asked to end")
-            await fleet.stop(slot)
+            self._notify(f"{extra.worker} is asked to end")
+            await fleet.stop(extra)
             return
         if (slot := await self._somebody(fault)) is None:
             done.problems.append(
