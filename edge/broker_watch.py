@@ -24,6 +24,8 @@ ANSWER_S = 2.0
 SURE_S = 6.0
 #: A login that is refused for so long was not renewed in time: a new process may be given another one.
 LOGIN_REFUSED_S = 30.0
+#: Passes from one look at the topics' ids to the next.
+_IDENTIFY_EVERY = 10
 _MISSING = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED}
 
 
@@ -48,6 +50,8 @@ class BrokerWatch:
         self._give_up_after_s = give_up_after_s
         self._on_change = on_change
         self._ids: dict[str, str] = {}  # of topics, when they were first seen
+        self._remade: TopicError | None = None
+        self._asked = 0
         self._cause: KafkaError | None = None
         self._away_since: float | None = None
         self._trouble: SlipstreamError | None = None  # with a topic
@@ -56,7 +60,8 @@ class BrokerWatch:
         self._thread = threading.Thread(target=self._run, name="broker-watch", daemon=True)
 
     def __enter__(self) -> BrokerWatch:
-        self._client: AdminClient = make(AdminClient, self._kafka.client(error_cb=self._remember), self._kafka)
+        settings = self._kafka.client(error_cb=self._remember, allow_auto_create_topics=False)
+        self._client: AdminClient = make(AdminClient, settings, self._kafka)
         self._on_change(None)
         self._thread.start()
         return self
@@ -94,22 +99,21 @@ class BrokerWatch:
 
     def _ask(self) -> SlipstreamError | None:
         """What is wrong with a topic. Raises when there is no answer."""
-        futures = self._client.describe_topics(TopicCollection(self._topics), request_timeout=ANSWER_S)
-        self._client.poll(0)  # calls _remember
-        trouble: SlipstreamError | None = None
-        for topic, future in futures.items():
-            try:
-                found = str(future.result(ANSWER_S + 1).topic_id)
-            except KafkaException as error:
-                if error.args[0].code() not in _MISSING:
-                    raise
-                trouble = mapped(error, f"topic {topic} at {self._kafka.bootstrap_servers}")
-            else:
-                if self._ids.setdefault(topic, found) != found:
-                    trouble = TopicError(
-                        f"topic {topic} at {self._kafka.bootstrap_servers} was deleted and made anew: start the stage again"
-                    )
-        return trouble
+        where = f"at {self._kafka.bootstrap_servers}"
+        self._asked += 1
+        for topic in self._topics:
+            found = self._client.list_topics(topic, timeout=ANSWER_S)
+            self._client.poll(0)  # calls _remember
+            if (error := found.topics[topic].error) is not None and error.code() in _MISSING:
+                return mapped(error, f"topic {topic} {where}")
+        # Rarely, and not when Kafka has just come back: see edge.kafka.Admin.partitions for what `describe_topics` can do.
+        if self._asked % _IDENTIFY_EVERY == 1 and self._away_since is None:
+            futures = self._client.describe_topics(TopicCollection(self._topics), request_timeout=ANSWER_S)
+            for topic, future in futures.items():
+                identity = str(future.result(ANSWER_S + 1).topic_id)
+                if self._ids.setdefault(topic, identity) != identity:
+                    self._remade = TopicError(f"topic {topic} {where} was deleted and made anew: start the stage again")
+        return self._remade
 
     def check(self) -> None:
         """Returns while there is hope.

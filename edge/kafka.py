@@ -6,7 +6,6 @@ Faust runs on.
 
 from __future__ import annotations
 
-import math
 import struct
 import time
 from collections.abc import Callable, Mapping
@@ -27,7 +26,8 @@ T = TypeVar("T")
 
 #: How long one question to a broker may take before it counts as not answered.
 REQUEST_TIMEOUT_S = 10.0
-_POLL_S = 0.02
+#: A login that is refused does not end the wait for an answer: the first waits are short, to look.
+_FIRST_TIMEOUT_S = 0.5
 _OTHER_BROKERS_S = 2.0
 
 
@@ -81,11 +81,14 @@ class Admin:
     def __init__(self, kafka: KafkaConfig) -> None:
         self.kafka = kafka
         self._cause: KafkaError | None = None
-        self._down = self._answered = False
+        self._down = False
         self.client = self._connect()
 
     def _connect(self) -> AdminClient:
-        return make(AdminClient, self.kafka.client(error_cb=self._remember), self.kafka)
+        settings = self.kafka.client(
+            error_cb=self._remember, allow_auto_create_topics=False
+        )  # a question must make none
+        return make(AdminClient, settings, self.kafka)
 
     def _remember(self, error: KafkaError) -> None:
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
@@ -93,30 +96,37 @@ class Admin:
         elif self._cause is None or not is_login(self._cause):  # what follows from a refused login says less
             self._cause = error
 
-    def log_in(self) -> None:
-        """Returns when a broker has answered. A request alone would wait for its whole time limit for a login that was refused.
+    def partitions(self, topic: str) -> int | None:
+        """How many partitions the topic has, None if there is no such topic. A login that is refused is told at once.
+
+        Not by `describe_topics` or `describe_cluster`: librdkafka 2.16 ends the whole process ("Assertion `rko_result' failed")
+        when a broker's answer names no brokers, as that of a broker that has just come back to life does.
 
         Raises:
             ConfigError: no broker takes this login, or no broker's certificate is trusted.
+            TopicError: this user may not see the topic.
             UnavailableError: no answer.
         """
-        if self._answered:
-            return
-        answer = self.client.describe_cluster(request_timeout=REQUEST_TIMEOUT_S)
-        refused_s = math.inf
-        while not answer.done():
-            self.client.poll(_POLL_S)  # calls _remember
-            if self._cause is None or not is_login(self._cause):
+        begun_s, timeout_s = time.monotonic(), _FIRST_TIMEOUT_S
+        give_up_s = begun_s + REQUEST_TIMEOUT_S
+        while True:
+            try:
+                found = self.client.list_topics(topic, timeout=timeout_s).topics[topic]
+            except KafkaException as error:
+                self.client.poll(0)  # calls _remember
+                refused = self._cause is not None and is_login(self._cause)
+                # One of several brokers may be wrong by itself.
+                if self._cause and refused and (self._down or time.monotonic() - begun_s > _OTHER_BROKERS_S):
+                    raise mapped(self._cause, f"Kafka at {self.kafka.bootstrap_servers}") from None
+                if time.monotonic() >= give_up_s:
+                    raise self.failed(error, f"topic {topic}") from None
+                timeout_s = min(2 * timeout_s, max(_FIRST_TIMEOUT_S, give_up_s - time.monotonic()))
                 continue
-            refused_s = min(refused_s, time.monotonic())
-            # One of several brokers may be wrong by itself.
-            if self._down or time.monotonic() - refused_s > _OTHER_BROKERS_S:
-                raise mapped(self._cause, f"Kafka at {self.kafka.bootstrap_servers}")
-        try:
-            answer.result()
-        except KafkaException as error:
-            raise self.failed(error, "its brokers") from None
-        self._answered = True
+            if found.error is None or found.error.code() == KafkaError.LEADER_NOT_AVAILABLE:
+                return len(found.partitions) or None
+            if found.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                return None
+            raise mapped(found.error, f"Kafka at {self.kafka.bootstrap_servers}, topic {topic}")
 
     def failed(self, error: KafkaException, what: str) -> SlipstreamError:
         """The error of ours for a failed request."""
@@ -233,7 +243,10 @@ def topic_id(kafka: KafkaConfig, topic: str) -> bytes:
         TopicError, UnavailableError: it is missing, or Kafka does not answer.
     """
     admin = Admin(kafka)
-    admin.log_in()
+    if admin.partitions(topic) is None:
+        where = f"Kafka at {kafka.bootstrap_servers}, topic {topic}"
+        raise mapped(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART), where)
+    # The brokers are there by now; see `partitions` for what would come of asking earlier.
     future = admin.client.describe_topics(TopicCollection([topic]), request_timeout=REQUEST_TIMEOUT_S)[topic]
     try:
         uuid = future.result().topic_id

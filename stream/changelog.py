@@ -12,12 +12,13 @@ a partition instead of 113.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import confluent_kafka
-from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]
+from aiokafka import AIOKafkaProducer, errors  # type: ignore[import-untyped]
 from aiokafka.errors import (  # type: ignore[import-untyped]
     BrokerResponseError,
     InvalidProducerEpoch,
@@ -171,17 +172,24 @@ def failure(error: Exception, what: str, timeout_s: float) -> SlipstreamError:
         )
     if any(isinstance(cause, _TOO_LARGE) for cause in causes):
         return TopicError(f"{what}: it refuses messages of this size; {RAISE_LIMIT}")
-    for cause in causes:
-        if isinstance(cause, BrokerResponseError):
-            told = mapped(confluent_kafka.KafkaError(cause.errno), what)
-            if isinstance(told, (TopicError, ConfigError)):  # it is gone, or this user may not use it
-                return told
+    for code in filter(None, map(_code, causes)):
+        told = mapped(confluent_kafka.KafkaError(code), what)
+        if isinstance(told, (TopicError, ConfigError)):  # it is gone, or this user may not use it
+            return told
     if isinstance(error, (TimeoutError, KafkaConnectionError)):
         return UnavailableError(f"{what} within {timeout_s:.0f} s; is Kafka running?")
     if any(isinstance(cause, UnknownError) or getattr(cause, "retriable", False) for cause in causes):
         # A disk that takes no more is one of these. aiokafka does not try again, and what was written is not known.
         return UnavailableError(f"{what}: {causes[-1]!r}; is the broker well, is its disk full?")
     return SlipstreamError(f"{what}: {causes[-1]!r}")
+
+
+def _code(error: BaseException) -> int | None:
+    """The protocol's code of a broker's answer. aiokafka passes some of them on as their names alone."""
+    named = re.match(r"\w+", str(error.args[0])) if error.args else None
+    kind: Any = type(error) if isinstance(error, BrokerResponseError) else named and getattr(errors, named[0], None)
+    known = isinstance(kind, type) and issubclass(kind, BrokerResponseError)
+    return int(kind.errno) if known else None
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import faust
+from aiokafka.errors import KafkaError  # type: ignore[import-untyped]
 from faust.auth import GSSAPICredentials, OAuthCredentials, SASLCredentials, SSLCredentials
 from faust.tables.manager import TableManager
 from faust.types.auth import CredentialsT
@@ -148,8 +149,19 @@ def _credentials(kafka: KafkaConfig) -> CredentialsT | None:
 
 def quieten_libraries() -> None:
     """They tell their life's story at INFO. aiokafka logs every attempt to reach a broker that is away, twenty times a second:
-    the broker watch says it once, and what aiokafka cannot get over it raises."""
+    the broker watch says it once, and what aiokafka cannot get over it raises. Faust tells such an error with its traceback,
+    twice, before it ends this process's work, and we say it in a line."""
     for name, level in (("faust", logging.WARNING), ("mode", logging.WARNING), ("aiokafka", logging.CRITICAL)):
         library = logging.getLogger(name)
         if library.level == logging.NOTSET:
             library.setLevel(level)
+    # A filter of "faust" is not asked for what "faust.app" logs. The driver is imported later.
+    for name in [*logging.root.manager.loggerDict, "faust.transport.drivers.aiokafka"]:
+        if name.split(".")[0] in ("faust", "mode"):
+            logging.getLogger(name).addFilter(_without_kafkas_traceback)
+
+
+def _without_kafkas_traceback(record: logging.LogRecord) -> bool:
+    if record.exc_info and isinstance(record.exc_info[1], KafkaError):
+        record.exc_info = record.exc_text = None
+    return True

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]
 
 from edge.kafka import REQUEST_TIMEOUT_S, Admin, KafkaConfig
@@ -198,16 +198,8 @@ def partition_counts(admin: Admin, topics: list[str]) -> dict[str, int]:
         ConfigError: the login is refused.
         TopicError: the user may not see a topic.
     """
-    admin.log_in()
-    futures = admin.client.describe_topics(TopicCollection(topics), request_timeout=REQUEST_TIMEOUT_S)
-    counts = {}
-    for topic, future in futures.items():
-        try:
-            counts[topic] = len(future.result().partitions)
-        except KafkaException as error:
-            if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
-                raise admin.failed(error, f"topic {topic}") from None
-    return counts
+    counts = {topic: admin.partitions(topic) for topic in topics}
+    return {topic: count for topic, count in counts.items() if count is not None}
 
 
 def arrival_is_brokers_time(kafka: KafkaConfig, topic: str) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import signal
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -24,13 +25,14 @@ from confluent_kafka.admin import (
 )
 
 from edge.kafka import Admin, KafkaConfig
-from schemas.event import ParserConfig
+from schemas.event import Parser, ParserConfig
 from schemas.names import Names
 from stream.lag import group_lag
 from stream.oracle import compare, read_raw, read_sequences, rebuild
+from stream.pack import pack
 from tests.edge.certificates import Authority
 from tests.encoder.models import Model, small_model
-from tests.integration.secure import SECRETS, Cli, SecureKafka, secure_kafka
+from tests.integration.secure import SECRETS, USER, Cli, SecureKafka, secure_kafka
 from tests.integration.streaming import random_events, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -111,7 +113,9 @@ def test_the_whole_way(secure: SecureKafka, model: Model, prefix: str, tmp_path:
     rebuilt = rebuild(read_raw(kafka, names), ParserConfig(), 256)
     assert rebuilt.sequences
     assert compare(rebuilt, read_sequences(kafka, names)) == []
-    for command, shown in [(("dead-letters", "list"), "not_json")] + [(("verify",), "20 states checked")] * with_encoder:
+    for command, shown in [(("dead-letters", "list"), "not_json")] + [
+        (("verify",), "20 states checked")
+    ] * with_encoder:
         code, said = cli.run(*command)
         assert code == 0, said
         assert shown in said
@@ -157,3 +161,60 @@ def test_a_refused_login_is_one_clear_error(secure: SecureKafka, model: Model, t
         assert len(text.strip().splitlines()) == 1, text
         assert re.search(named, text), text
         assert_no_secret(text)
+
+
+REVOKED = {
+    "reading the raw topic": ("ingest", ResourceType.TOPIC, "engagements", 5),
+    "writing batches": ("ingest", ResourceType.TOPIC, "batches", 5),
+    "the group of ingest": ("ingest", ResourceType.GROUP, "ingest_group", 2),
+    "reading batches": ("sequence", ResourceType.TOPIC, "batches", 5),
+    "writing the changelog": ("sequence", ResourceType.TOPIC, "sequences", 5),
+    "the group of sequence": ("sequence", ResourceType.GROUP, "sequence_app", 2),
+    "its transactions": ("sequence", ResourceType.TRANSACTIONAL_ID, "", 2),
+    "reading the changelog": ("encode", ResourceType.TOPIC, "sequences", 5),
+    "the group of encode": ("encode", ResourceType.GROUP, "", 2),
+}
+
+
+@pytest.mark.parametrize("revoked", REVOKED)
+def test_a_right_that_is_taken_away_ends_the_stage(
+    secure: SecureKafka, model: Model, prefix: str, tmp_path: Path, revoked: str
+) -> None:
+    stage, kind, attribute, code = REVOKED[revoked]
+    names = Names(prefix)
+    kafka = KafkaConfig(secure.sasl, {**secure.options["plain"], "sasl.username": USER})
+    cli = Cli(kafka, secure.stack.redis_url, prefix, model.bundle.directory, tmp_path)
+    grant(secure, rights(prefix))
+    assert cli.run("topics", "create")[0] == 0
+    process, log = cli.start(stage)
+    try:
+        has_some = {"ingest": "got [", "sequence": "got [0", "encode": "reading partitions"}[stage]
+        wait_until("it has partitions", lambda: has_some in log.read_text())
+        resource = getattr(names, attribute) if attribute else prefix
+        pattern = ResourcePatternType.LITERAL if attribute else ResourcePatternType.PREFIXED
+        deny = AclBinding(kind, resource, pattern, PRINCIPALS[0], "*", AclOperation.ALL, AclPermissionType.DENY)
+        grant(secure, [deny])
+        # Something to do, or it may not notice for long.
+        produce(secure, names, stage)
+        assert process.wait(90) == code, log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+    text = log.read_text()
+    assert "Traceback" not in text
+    assert "uthoriz" in text
+    assert_no_secret(text)
+
+
+def produce(secure: SecureKafka, names: Names, stage: str) -> None:
+    """Input for the stage, by a user that may do everything."""
+    producer = Producer({"bootstrap.servers": secure.stack.kafka_bootstrap})
+    for event in random_events(50, 20, forget_share=0):
+        if stage == "ingest":
+            producer.produce(names.engagements, event)
+    if stage != "ingest":
+        arrived = [int(time.time() * 1000)] * 50
+        packed = pack(random_events(50, 20, forget_share=0), arrived, Parser(ParserConfig()), 4, 1 << 20)
+        for batch in packed.batches if stage == "sequence" else ():
+            producer.produce(names.batches, batch.value, partition=batch.partition)
+    assert producer.flush(30) == 0
