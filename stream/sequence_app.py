@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from aiokafka.errors import KafkaError  # type: ignore[import-untyped]
 from faust.auth import GSSAPICredentials, OAuthCredentials, SASLCredentials, SSLCredentials
 from faust.tables.manager import TableManager
 from faust.types.auth import CredentialsT
+from mode.threads import ServiceThread
 
 from edge.kafka import KafkaConfig
 from schemas.names import SEQUENCE_TABLE
@@ -155,10 +157,22 @@ def quieten_libraries() -> None:
         library = logging.getLogger(name)
         if library.level == logging.NOTSET:
             library.setLevel(level)
-    # A filter of "faust" is not asked for what "faust.app" logs. The driver is imported later.
-    for name in [*logging.root.manager.loggerDict, "faust.transport.drivers.aiokafka"]:
+    # A filter of "faust" is not asked for what "faust.app" logs. These two are imported later.
+    for name in [*logging.root.manager.loggerDict, "faust.app.base", "faust.transport.drivers.aiokafka"]:
         if name.split(".")[0] in ("faust", "mode"):
             logging.getLogger(name).addFilter(_without_kafkas_traceback)
+    # A thread of Faust's that ends by an error prints it to stderr, with its traceback, and Python does so once more.
+    ServiceThread.on_crash = _log_crash  # type: ignore[assignment, method-assign]
+    threading.excepthook = _tell_but_kafkas_errors
+
+
+def _log_crash(thread: ServiceThread, text: str, *parts: Any, **_: Any) -> None:
+    thread.log.error("%s", text.format(*parts))
+
+
+def _tell_but_kafkas_errors(ended: threading.ExceptHookArgs) -> None:
+    if not isinstance(ended.exc_value, KafkaError):
+        threading.__excepthook__(ended)
 
 
 def _without_kafkas_traceback(record: logging.LogRecord) -> bool:

@@ -19,10 +19,11 @@ pytestmark = pytest.mark.integration
 
 
 @contextlib.contextmanager
-def only_for_librdkafka(kafka_bootstrap: str) -> Iterator[str]:
-    """The address of a way to Kafka that hangs up on clients of aiokafka: for them the broker is gone, though the checks before
-    went well."""
+def closing(kafka_bootstrap: str, let_in: int) -> Iterator[str]:
+    """The address of a way to Kafka that hangs up on clients of aiokafka but the first `let_in`: for them the broker is gone,
+    though the checks before, librdkafka's, went well."""
     host, port = kafka_bootstrap.rsplit(":", 1)
+    came = 0
     loop = asyncio.new_event_loop()
 
     async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -35,8 +36,11 @@ def only_for_librdkafka(kafka_bootstrap: str) -> Iterator[str]:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         first = await reader.read(1 << 16)  # holds the client's id
         if b"rdkafka" not in first:
-            writer.close()
-            return
+            nonlocal came
+            came += 1
+            if came > let_in:
+                writer.close()
+                return
         broker_reader, broker_writer = await asyncio.open_connection(host, int(port))
         broker_writer.write(first)
         await asyncio.gather(copy(reader, broker_writer), copy(broker_reader, writer))
@@ -56,8 +60,10 @@ def only_for_librdkafka(kafka_bootstrap: str) -> Iterator[str]:
         loop.close()
 
 
-def test_a_start_that_fails_ends_the_worker(kafka_bootstrap: str, prefix: str, tmp_path: Path) -> None:
-    with Deployment(kafka_bootstrap, prefix, tmp_path) as deployment, only_for_librdkafka(kafka_bootstrap) as address:
+@pytest.mark.parametrize("let_in", [0, 1])
+def test_a_start_that_fails_ends_the_worker(kafka_bootstrap: str, prefix: str, tmp_path: Path, let_in: int) -> None:
+    """Faust's producer, or its consumer, which has a thread of its own."""
+    with Deployment(kafka_bootstrap, prefix, tmp_path) as deployment, closing(kafka_bootstrap, let_in) as address:
         worker = Worker("sequence", address, prefix, tmp_path / "sequence.log", {})
         deployment.workers.append(worker)
         assert worker.wait(60) == 6
