@@ -28,9 +28,9 @@ from stream.allocator import share_one_arena
 from stream.changelog import failure
 from stream.config import SequenceConfig
 from stream.data_dir import private_directory
-from stream.lag import group_lag
 from stream.metrics import SequenceMetrics
 from stream.ownership import Ownership
+from stream.progress import Progress, unread
 from stream.sequence_app import build_app, quieten_libraries
 from stream.stores import open_stores
 from stream.table import RebalanceSensor
@@ -140,7 +140,7 @@ async def _keep_house(
     fail: Callable[[BaseException], None],
 ) -> None:
     """Once a second: is all well, is it ready; from time to time: lag, markers that expire."""
-    admin = Admin(config.kafka)
+    admin, progress = Admin(config.kafka), Progress(config.give_up_after_s)
     last_lag_s = rebalancing_since_s = time.monotonic()
     while True:
         try:
@@ -158,9 +158,11 @@ async def _keep_house(
             metrics.ready.set(health.ready)
             metrics.users.set(ownership.users)
             ownership.expire_markers(int((time.time() - config.forget_marker_retention_s) * 1000))
-            if "kafka" not in health.reasons() and now - last_lag_s > _LAG_S:
+            if not health.ready:
+                progress.reset()
+            elif now - last_lag_s > _LAG_S:
                 last_lag_s = now
-                await _report_lag(config, admin, ownership, metrics)
+                await _look_at_progress(config, admin, ownership, metrics, progress)
         except asyncio.CancelledError:
             raise
         except BaseException as error:
@@ -176,12 +178,17 @@ def _unsettled(app: faust.App, ownership: Ownership) -> str | None:
     return None
 
 
-async def _report_lag(config: SequenceConfig, admin: Admin, ownership: Ownership, metrics: SequenceMetrics) -> None:
-    topic = config.names.batches
+async def _look_at_progress(
+    config: SequenceConfig, admin: Admin, ownership: Ownership, metrics: SequenceMetrics, progress: Progress
+) -> None:
+    """Reports the lag. Raises UnavailableError if nothing moves though it should."""
+    mine = [(config.names.batches, partition) for partition in ownership.partitions]
     try:
-        lag = await asyncio.to_thread(group_lag, admin, config.names.sequence_app, [topic])
+        behind, committed = await asyncio.to_thread(unread, admin, config.names.sequence_app, mine)
     except UnavailableError:
+        progress.reset()
         return  # the broker watch knows
     metrics.lag.clear()
-    for partition in ownership.partitions:
-        metrics.lag.labels(partition).set(lag[topic, partition])
+    for (_, partition), n in behind.items():
+        metrics.lag.labels(partition).set(n)
+    progress.note(behind, committed)
