@@ -1,7 +1,9 @@
 """How far a sequence worker's partitions are behind, and whether it makes progress at all.
 
-Faust and aiokafka can stand still without an error, seen after a broker that was frozen for some seconds: the group has its
-members, nothing is fetched, and nothing says so. Then the process ends, and the next one goes on where this one committed.
+Faust can stop committing without an error. Seen after a broker that was frozen for seconds: a message that its fetcher had in
+hand before the rebalance sets the offset read up to forward again afterwards, so the messages between that and the committed
+offset are taken for duplicates when they come again, and their missing acknowledgements hold up every later commit. To read on
+from the committed offsets mends it. What does not mend ends the process, and the next one goes on where this one committed.
 """
 
 from __future__ import annotations
@@ -34,12 +36,17 @@ def unread(admin: Admin, group: str, partitions: Sequence[Partition]) -> tuple[d
 class Progress:
     """
     Args:
-        stalled_after_s: for so long there may be something to do without any of it being done.
+        mend_after_s: for so long there may be something to do without any of it being done; then it is time to read again.
+        stalled_after_s: and for so long, then there is no hope.
         clock: seconds.
     """
 
-    def __init__(self, stalled_after_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, mend_after_s: float, stalled_after_s: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._mend_after_s = mend_after_s
         self._stalled_after_s = stalled_after_s
+        self._mended = False
         self._clock = clock
         self.reset()
 
@@ -48,18 +55,23 @@ class Progress:
         self._last: tuple[list[Partition], int] | None = None
         self._since_s = self._clock()
 
-    def note(self, behind: Mapping[Partition, int], committed: int) -> None:
-        """What `unread` found.
+    def note(self, behind: Mapping[Partition, int], committed: int) -> bool:
+        """What `unread` found; whether it is time to read again from the committed offsets.
 
         Raises:
             UnavailableError: it stands still.
         """
         seen = (sorted(behind), committed)
         if seen != self._last or not any(behind.values()):
-            self._last, self._since_s = seen, self._clock()
-        elif self._clock() - self._since_s > self._stalled_after_s:
+            self._last, self._since_s, self._mended = seen, self._clock(), False
+            return False
+        if self._clock() - self._since_s > self._stalled_after_s:
             waiting = ", ".join(f"{topic} {partition}: {n}" for (topic, partition), n in sorted(behind.items()) if n)
             raise UnavailableError(
                 f"no progress for {self._stalled_after_s:.0f} s although messages wait ({waiting}) and Kafka answers: nothing is "
                 "lost, start the stage again"
             )
+        if self._mended or self._clock() - self._since_s < self._mend_after_s:
+            return False
+        self._mended = True
+        return True

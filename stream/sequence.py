@@ -42,6 +42,7 @@ logger = logging.getLogger(__name__)
 
 _HOUSEKEEPING_S = 1.0
 _LAG_S = 5.0
+_MEND_S = 20.0
 #: Batches in hand, their transactions, the last commit, leaving the group.
 _LEAVE_S = 2 * FAREWELL_S
 
@@ -140,7 +141,7 @@ async def _keep_house(
     fail: Callable[[BaseException], None],
 ) -> None:
     """Once a second: is all well, is it ready; from time to time: lag, markers that expire."""
-    admin, progress = Admin(config.kafka), Progress(config.give_up_after_s)
+    admin, progress = Admin(config.kafka), Progress(_MEND_S, config.give_up_after_s)
     last_lag_s = rebalancing_since_s = time.monotonic()
     while True:
         try:
@@ -162,7 +163,7 @@ async def _keep_house(
                 progress.reset()
             elif now - last_lag_s > _LAG_S:
                 last_lag_s = now
-                await _look_at_progress(config, admin, ownership, metrics, progress)
+                await _look_at_progress(config, app, admin, ownership, metrics, progress)
         except asyncio.CancelledError:
             raise
         except BaseException as error:
@@ -179,9 +180,14 @@ def _unsettled(app: faust.App, ownership: Ownership) -> str | None:
 
 
 async def _look_at_progress(
-    config: SequenceConfig, admin: Admin, ownership: Ownership, metrics: SequenceMetrics, progress: Progress
+    config: SequenceConfig,
+    app: faust.App,
+    admin: Admin,
+    ownership: Ownership,
+    metrics: SequenceMetrics,
+    progress: Progress,
 ) -> None:
-    """Reports the lag. Raises UnavailableError if nothing moves though it should."""
+    """Reports the lag, and mends what Faust left broken. Raises UnavailableError if nothing moves though it should."""
     mine = [(config.names.batches, partition) for partition in ownership.partitions]
     try:
         behind, committed = await asyncio.to_thread(unread, admin, config.names.sequence_app, mine)
@@ -191,4 +197,8 @@ async def _look_at_progress(
     metrics.lag.clear()
     for (_, partition), n in behind.items():
         metrics.lag.labels(partition).set(n)
-    progress.note(behind, committed)
+    if progress.note(behind, committed):
+        logger.warning(
+            "nothing was committed for %.0f s although messages wait: reading on from what is committed", _MEND_S
+        )
+        await app.consumer.perform_seek()

@@ -24,12 +24,14 @@ def clock() -> Clock:
 
 @pytest.fixture
 def progress(clock: Clock) -> Progress:
-    return Progress(60, clock)
+    return Progress(20, 60, clock)
 
 
 def test_standing_still_with_work_to_do(clock: Clock, progress: Progress) -> None:
-    for clock.now_s in (5, 30, 65):
-        progress.note({A: 3, B: 0}, 100)
+    asked = []
+    for clock.now_s in (5, 24, 25, 30, 65):
+        asked.append(progress.note({A: 3, B: 0}, 100))
+    assert asked == [False, False, True, False, False], "it is asked to read again once"
     clock.now_s = 66
     with pytest.raises(UnavailableError, match=r"no progress for 60 s.*batches 0: 4"):
         progress.note({A: 4, B: 0}, 100)
@@ -38,14 +40,14 @@ def test_standing_still_with_work_to_do(clock: Clock, progress: Progress) -> Non
 @pytest.mark.parametrize("moves", ["it commits", "nothing waits", "it gets a partition", "there was a reason"])
 def test_what_counts_as_progress(clock: Clock, progress: Progress, moves: str) -> None:
     behind, committed = {A: 3}, 100
-    for clock.now_s in range(0, 600, 50):
+    for clock.now_s in range(0, 600, 15):
         match moves:
             case "it commits":
                 committed += 1
             case "nothing waits":
-                behind = {A: 3 if clock.now_s % 100 else 0}
+                behind = {A: 3 if clock.now_s % 30 else 0}
             case "it gets a partition":
                 behind = {A: 3, ("batches", clock.now_s): 0}
             case _:
                 progress.reset()
-        progress.note(behind, committed)
+        assert not progress.note(behind, committed)
