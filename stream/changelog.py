@@ -80,7 +80,13 @@ class ChangelogWriter:
 
     @classmethod
     async def open(
-        cls, kafka: KafkaConfig, topic: str, partition: int, transactional_ids: Sequence[str], timeout_s: float
+        cls,
+        kafka: KafkaConfig,
+        topic: str,
+        partition: int,
+        transactional_ids: Sequence[str],
+        timeout_s: float,
+        compression: str = "zstd",
     ) -> ChangelogWriter:
         """Returns when every former writer of the partition is shut out.
 
@@ -90,7 +96,9 @@ class ChangelogWriter:
         Raises:
             UnavailableError: it took longer.
         """
-        producers = [_producer(kafka, transactional_id, timeout_s) for transactional_id in transactional_ids]
+        producers = [
+            _producer(kafka, transactional_id, timeout_s, compression) for transactional_id in transactional_ids
+        ]
         writer = cls(producers, topic, partition, timeout_s)
         try:
             async with asyncio.timeout(timeout_s):
@@ -198,7 +206,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__
 
 
-def _producer(kafka: KafkaConfig, transactional_id: str, timeout_s: float) -> AIOKafkaProducer:
+def _producer(kafka: KafkaConfig, transactional_id: str, timeout_s: float, compression: str) -> AIOKafkaProducer:
     return AIOKafkaProducer(
         bootstrap_servers=kafka.bootstrap_servers,
         client_id=transactional_id,
@@ -207,7 +215,7 @@ def _producer(kafka: KafkaConfig, transactional_id: str, timeout_s: float) -> AI
         transaction_timeout_ms=int(min(900.0, 2 * timeout_s) * 1000),
         linger_ms=0,
         max_batch_size=_MAX_BATCH_BYTES,
-        compression_type="zstd",
+        compression_type=None if compression == "none" else compression,
         request_timeout_ms=int(timeout_s * 1000),
         **kafka.aiokafka(),
     )

@@ -71,6 +71,7 @@ class SequenceConfig:
         store_memory_bytes: of RocksDB, for all partitions of this worker together.
         data_dir: Faust wants a directory of its own, and RocksDB's databases lie in it; none = a temporary one. Two workers
             cannot share one.
+        compression: of the changelog: none, gzip, snappy, lz4 or zstd. `slipstream bench stream` compares them.
         session_timeout_s: a worker that is silent for so long loses its partitions; its successor waits as long.
         rebalance_timeout_s: how long the group waits for a living worker to finish what it has in hand.
         commit_interval_s: how often source offsets are committed.
@@ -85,6 +86,7 @@ class SequenceConfig:
     store: Literal["memory", "rocksdb"] = "memory"
     store_memory_bytes: int = 256 << 20
     data_dir: Path | None = None
+    compression: str = "zstd"
     session_timeout_s: float = 6.0
     rebalance_timeout_s: float = 60.0
     commit_interval_s: float = 0.5
@@ -95,6 +97,10 @@ class SequenceConfig:
     def __post_init__(self) -> None:
         if not 1 <= self.capacity <= 1 << 16:
             raise ConfigError(f"capacity {self.capacity} is not in [1, 65536]")
+        if self.compression not in ("none", "gzip", "snappy", "lz4", "zstd"):
+            raise ConfigError(
+                f"compression {self.compression!r} of the changelog is not none, gzip, snappy, lz4 or zstd"
+            )
         if self.store not in ("memory", "rocksdb"):
             raise ConfigError(f"sequence_store {self.store!r} is neither memory nor rocksdb")
         if self.store == "rocksdb" and self.data_dir is None:

@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from edge.kafka import Admin, KafkaConfig
+from edge.kafka import Admin
 from schemas.errors import UnavailableError
-from schemas.names import Names
 from stream.changelog import ChangelogWriter
 from stream.committer import Committer
+from stream.config import SequenceConfig
 from stream.expired_batches import say_expired_batches
 from stream.memory_budget import MemoryBudget
 from stream.metrics import SequenceMetrics
@@ -44,20 +44,18 @@ class Ownership:
 
     def __init__(
         self,
-        kafka: KafkaConfig,
-        names: Names,
-        capacity: int,
-        timeout_s: float,
+        config: SequenceConfig,
         metrics: SequenceMetrics,
         stores: Stores,
         fail: Callable[[BaseException], None],
     ) -> None:
         self._stores = stores
-        self._kafka = kafka
-        self._names = names
-        self._capacity = capacity
+        self._kafka = kafka = config.kafka
+        self._names = config.names
+        self._capacity = config.capacity
+        self._compression = config.compression
         self._memory = MemoryBudget(_TRANSACTIONS_BYTES)
-        self._timeout_s = timeout_s
+        self._timeout_s = config.give_up_after_s
         self._metrics = metrics
         self._fail = fail
         self._admin = Admin(kafka)
@@ -134,7 +132,9 @@ class Ownership:
     async def _open_writer(self, partition: int) -> ChangelogWriter:
         names = self._names
         ids = names.sequence_transactional_ids(partition)
-        return await ChangelogWriter.open(self._kafka, names.sequences, partition, ids, self._timeout_s)
+        return await ChangelogWriter.open(
+            self._kafka, names.sequences, partition, ids, self._timeout_s, self._compression
+        )
 
     async def _settled_ends(self, partitions: list[int]) -> Ends:
         """The changelog's ends, once the markers of our last transactions are written: then nothing moves them but us."""

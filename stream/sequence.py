@@ -84,7 +84,7 @@ async def _serve(
         exit_at_once(error, logger)
 
     stores = open_stores(config, data_dir)
-    ownership = Ownership(config.kafka, config.names, config.capacity, config.give_up_after_s, metrics, stores, fail)
+    ownership = Ownership(config, metrics, stores, fail)
     app = build_app(config, partitions, ownership, data_dir, fail)
     loop = asyncio.get_running_loop()
     app.sensors.add(RebalanceSensor(ownership, loop))

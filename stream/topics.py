@@ -3,7 +3,9 @@
 engagements                raw events              LogAppendTime: arrival is the broker's time, whatever producers' clocks say
 engagements.dead-letters   what could not be read  takes every message that `engagements` takes, and its provenance; LogAppendTime
 engagement-batches         packed batches          as many partitions as `sequences`
-sequences                  user -> sequence        compacted, zstd
+sequences                  user -> sequence        compacted
+
+With three replicas or more an acknowledged message is on two brokers at least (min.insync.replicas), whatever the cluster says.
 """
 
 from __future__ import annotations
@@ -92,8 +94,8 @@ def plan_topics(
             partitions,
             {
                 "cleanup.policy": "compact",
-                # The producers' codec as well, so that the broker does not compress again.
-                "compression.type": "zstd",
+                # As the sequence stage compressed it: the broker does not compress again.
+                "compression.type": "producer",
                 # The record's time is the arrival of the raw event, set by the sequence stage: freshness is measured from it.
                 "message.timestamp.type": "CreateTime",
                 "max.message.bytes": str(SEQUENCES_MAX_MESSAGE_BYTES),
@@ -146,7 +148,12 @@ def _create(admin: Admin, plans: list[TopicPlan], replication_factor: int) -> No
     if not plans:
         return
     topics = [
-        NewTopic(p.name, num_partitions=p.partitions, replication_factor=replication_factor, config=dict(p.config))
+        NewTopic(
+            p.name,
+            num_partitions=p.partitions,
+            replication_factor=replication_factor,
+            config={**p.config, "min.insync.replicas": "2" if replication_factor > 2 else "1"},
+        )
         for p in plans
     ]
     futures = admin.client.create_topics(
