@@ -26,6 +26,8 @@ from tests.edge.certificates import Authority
 
 USER, PASSWORD, KEY_PASSWORD = "app", "hunter2-of-app", "hunter2-of-key"
 ADMIN, ADMIN_PASSWORD = "admin", "hunter2-of-admin"
+#: Of PLAIN alone, with USER's password.
+STAGE_USERS = ("ingest", "sequence", "encode")
 CLIENT_SECRET = "hunter2-of-oauth"
 SECRETS = (PASSWORD, KEY_PASSWORD, ADMIN_PASSWORD, CLIENT_SECRET)
 _MODULES = "org.apache.kafka.common.security"
@@ -100,7 +102,8 @@ def secure_kafka(directory: Path) -> Iterator[SecureKafka]:
 def _properties(sasl: str, mtls: str, file: Mapping[str, Path]) -> dict[str, str]:
     listeners = f"SECURE://{sasl},MTLS://{mtls}"
     of_secure = "listener.name.secure"
-    users = f'user_{USER}="{PASSWORD}" user_{ADMIN}="{ADMIN_PASSWORD}"'
+    passwords = {**dict.fromkeys((USER, *STAGE_USERS), PASSWORD), ADMIN: ADMIN_PASSWORD}
+    users = " ".join(f'user_{name}="{password}"' for name, password in passwords.items())
     return {
         "listeners": listeners,
         "advertised.listeners": listeners,

@@ -28,10 +28,11 @@ from confluent_kafka.admin import (
 from edge.kafka import Admin, KafkaConfig
 from ranker.reader import StateReader, Status
 from schemas.event import Parser, ParserConfig
-from schemas.names import Names
+from schemas.names import Names, readers_group
 from stream.lag import group_lag
 from stream.oracle import compare, read_raw, read_sequences, rebuild
 from stream.pack import pack
+from stream.topics import create_topics
 from tests.edge.certificates import Authority
 from tests.encoder.models import Model, small_model
 from tests.integration.encoding import Changelog, encoder
@@ -165,6 +166,85 @@ def test_a_refused_login_is_one_clear_error(secure: SecureKafka, model: Model, t
         assert len(text.strip().splitlines()) == 1, text
         assert re.search(named, text), text
         assert_no_secret(text)
+
+
+def test_each_stage_with_the_rights_of_the_document(
+    secure: SecureKafka, model: Model, prefix: str, tmp_path: Path
+) -> None:
+    """docs/operations.md, Security: what each stage's user needs, and no more."""
+    names = Names(prefix)
+    topics = (names.engagements, names.dead_letters, names.batches, names.sequences)
+    kafka = KafkaConfig(secure.stack.kafka_bootstrap)
+    create_topics(kafka, names, 4)
+    table: dict[str, list[tuple[ResourceType, str, AclOperation]]] = {
+        "ingest": [
+            (ResourceType.TOPIC, names.engagements, AclOperation.READ),
+            (ResourceType.TOPIC, names.engagements, AclOperation.DESCRIBE_CONFIGS),
+            (ResourceType.TOPIC, names.batches, AclOperation.WRITE),
+            (ResourceType.TOPIC, names.dead_letters, AclOperation.WRITE),
+            (ResourceType.GROUP, names.ingest_group, AclOperation.READ),
+        ],
+        "sequence": [
+            (ResourceType.TOPIC, names.batches, AclOperation.READ),
+            (ResourceType.TOPIC, names.sequences, AclOperation.READ),
+            (ResourceType.TOPIC, names.sequences, AclOperation.WRITE),
+            (ResourceType.TOPIC, names.dead_letters, AclOperation.WRITE),
+            (ResourceType.GROUP, names.sequence_app, AclOperation.READ),
+            (ResourceType.GROUP, readers_group(names.sequences), AclOperation.READ),
+            (ResourceType.TRANSACTIONAL_ID, f"{prefix}-sequences-", AclOperation.WRITE),
+            (ResourceType.TRANSACTIONAL_ID, f"{prefix}-sequences-", AclOperation.DESCRIBE),
+        ],
+        "encode": [
+            (ResourceType.TOPIC, names.sequences, AclOperation.READ),
+            (ResourceType.GROUP, f"{prefix}-encoder-", AclOperation.READ),
+        ],
+    }
+    prefixed, allow = ResourcePatternType.PREFIXED, AclPermissionType.ALLOW
+    for stage in ("ingest", "sequence"):
+        table[stage] += [(ResourceType.TOPIC, topic, AclOperation.DESCRIBE) for topic in topics]
+    grant(
+        secure,
+        [
+            AclBinding(kind, name, prefixed, f"User:{stage}", "*", operation, allow)
+            for stage, granted in table.items()
+            for kind, name, operation in granted
+        ],
+    )
+    producer = Producer(kafka.client())
+    for value in [*random_events(300, 20, forget_share=0), b"not json"]:
+        producer.produce(names.engagements, value)
+    assert producer.flush(30) == 0
+    with ExitStack() as until_the_end:
+        stages = []
+        for _ in range(2):  # the second time the sequence stage loads its tables
+            stages = []
+            for stage in STAGES:
+                user = KafkaConfig(secure.sasl, {**secure.options["plain"], "sasl.username": stage})
+                cli = Cli(user, secure.stack.redis_url, prefix, model.bundle.directory, tmp_path)
+                stages.append(cli.start(stage))
+                until_the_end.callback(stages[-1][0].wait)
+                until_the_end.callback(stages[-1][0].kill)
+
+            def done() -> bool:
+                for process, log in stages:  # noqa: B023
+                    assert process.poll() is None, log.read_text()
+                admin, encoders = Admin(kafka), names.encoder_group(model.bundle.model_id)
+                lags = [group_lag(admin, names.ingest_group, [names.engagements])]
+                lags += [group_lag(admin, names.sequence_app, [names.batches])]
+                lags += [group_lag(admin, encoders, [names.sequences], kafka)]
+                return not any(sum(lag.values()) for lag in lags)
+
+            wait_until("all stages have caught up", done, 90)
+            producer.produce(names.engagements, random_events(1, 1, seed=7, forget_share=0)[0])
+            assert producer.flush(30) == 0
+            wait_until("all stages have caught up again", done, 90)
+            for process, log in stages:
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(60) == 0, log.read_text()
+                assert "refused" not in log.read_text()
+                assert "uthoriz" not in log.read_text()
+    rebuilt = rebuild(read_raw(kafka, names), ParserConfig(), 256)
+    assert compare(rebuilt, read_sequences(kafka, names)) == []
 
 
 REVOKED = {
