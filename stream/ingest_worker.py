@@ -326,8 +326,8 @@ def _consumer_settings(config: IngestConfig) -> dict[str, Any]:
         auto_offset_reset="error",  # stream.expired
         session_timeout_ms=int(config.session_timeout_s * 1000),
         heartbeat_interval_ms=int(config.session_timeout_s * 1000 / 4),
-        # While deliveries stand still the loop does not poll; it gives up by itself, before the group would. Not longer than that:
-        # librdkafka waits as long for the answer to a JoinGroup, which a broker that was frozen may never send.
+        # While deliveries stand still the loop does not poll; it gives up by itself, before the group would. Not longer than
+        # that: librdkafka waits as long for the answer to a JoinGroup, which a broker that was frozen may never send.
         max_poll_interval_ms=int(max(60.0, 1.25 * config.give_up_after_s) * 1000),
         queued_max_messages_kbytes=32 << 10,
         fetch_queue_backoff_ms=10,
