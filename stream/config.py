@@ -22,8 +22,9 @@ class IngestConfig:
     """Everything that an ingest worker is told.
 
     Attributes:
-        linger_ms: the least time from one pass to the next. A pass writes one batch per partition at most, and a partition of the
-            sequence stage takes about 100 transactions a second.
+        linger_ms: the least time from one pass to the next; a lone event does not wait for it. A pass writes one batch per
+            partition, and each costs the sequence stage and the broker a transaction: at 1,000 events/s, with all on two cores, an
+            event took 23 ms (p50) to the changelog at 10 ms, 18 at 15, and 30 at 25.
         max_poll_messages: raw messages of a pass.
         max_passes_in_flight: passes whose batches the broker has not acknowledged; then polling stops.
         max_batch_bytes: larger batches are split.
@@ -38,7 +39,7 @@ class IngestConfig:
     kafka: KafkaConfig
     names: Names = field(default_factory=Names)
     parser: ParserConfig = field(default_factory=ParserConfig)
-    linger_ms: float = 10.0
+    linger_ms: float = 15.0
     max_poll_messages: int = 10_000
     max_passes_in_flight: int = 64
     max_batch_bytes: int = BATCH_MAX_MESSAGE_BYTES * 3 // 4
