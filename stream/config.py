@@ -23,8 +23,8 @@ class IngestConfig:
 
     Attributes:
         linger_ms: the least time from one pass to the next; a lone event does not wait for it. A pass writes one batch per
-            partition, and each costs the sequence stage and the broker a transaction: at 1,000 events/s, with all on two cores, an
-            event took 23 ms (p50) to the changelog at 10 ms, 18 at 15, and 30 at 25.
+            partition, and each costs the sequence stage and the broker a transaction: at 1,000 events/s, with everything on two
+            cores, an event took 23 ms (p50) to the changelog at 10 ms, 18 at 15, and 30 at 25.
         max_poll_messages: raw messages of a pass.
         max_passes_in_flight: passes whose batches the broker has not acknowledged; then polling stops.
         max_batch_bytes: larger batches are split.
