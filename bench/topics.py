@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from confluent_kafka import KafkaException, Producer
@@ -65,12 +66,15 @@ def seed_changelog(
 
 def log_bytes(data_dir: Path, topic: str) -> int:
     """Bytes of a topic's log on the disk of the local broker, replicas and indexes not counted."""
-    return sum(
-        segment.stat().st_size
-        for directory in data_dir.rglob(f"{topic}-*")
-        if directory.name.removeprefix(f"{topic}-").isdigit()
-        for segment in directory.glob("*.log")
-    )
+    size = 0
+    for directory, _, files in os.walk(data_dir):  # passes over what the broker deletes meanwhile
+        name, _, partition = Path(directory).name.rpartition("-")
+        if name == topic and partition.isdigit():
+            for file in files:
+                if file.endswith(".log"):
+                    with suppress(FileNotFoundError):
+                        size += (Path(directory) / file).stat().st_size
+    return size
 
 
 def delete_topics(admin: Admin, topics: Iterable[str]) -> None:
