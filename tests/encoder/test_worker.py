@@ -11,6 +11,7 @@ import pytest
 from confluent_kafka import Message
 from prometheus_client import CollectorRegistry
 
+from edge.health import Health
 from edge.kafka import KafkaConfig
 from encoder.changelog import ChangelogRecord
 from encoder.engine import Done, Engine, Update
@@ -90,7 +91,7 @@ class Rig:
         config = EncodeConfig(KafkaConfig("localhost:9"), "redis://localhost:9", Path("none"), redis_patience_s=0.3)
         self.worker = Worker(
             config, cast(Source, self.source), cast(Engine, self.engine), bytes(16),
-            EncodeMetrics(self.registry), Stopwatch(), HotStates(LAYOUT, 0),
+            EncodeMetrics(self.registry), Stopwatch(), HotStates(LAYOUT, 0), Health(), lambda: None,
         )  # fmt: skip
 
     def run(self) -> None:
