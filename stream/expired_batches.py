@@ -18,18 +18,21 @@ logger = logging.getLogger(__name__)
 
 def say_expired_batches(
     admin: Admin, group: str, topic: str, partitions: Iterable[int], count: Callable[[int], None]
-) -> None:
+) -> dict[int, int]:
     """Compare the group's committed offsets with the starts of the logs. Blocking.
 
     Args:
         count: called with the number of batches that are lost.
+
+    Returns:
+        partition -> the oldest offset that its log has; nothing if Kafka does not answer.
     """
     where = [(topic, partition) for partition in partitions]
     try:
         committed, starts = committed_offsets(admin.kafka, group, where), start_offsets(admin, where)
     except UnavailableError as error:  # the work does not depend on it
         logger.warning("%s; whether retention removed batches is not known", error)
-        return
+        return {}
     for (_, partition), start in starts.items():
         wanted = committed.get((topic, partition))
         if wanted is not None and wanted < start:
@@ -40,3 +43,4 @@ def say_expired_batches(
                 "(docs/operations.md); raise the topic's retention.ms or retention.bytes",
                 *(topic, partition, start - wanted, wanted, start - 1),
             )
+    return {partition: start for (_, partition), start in starts.items()}

@@ -35,6 +35,7 @@ _TRANSACTIONS_BYTES = 256 << 20
 class _Owned:
     committer: Committer
     end_offset: int = 0
+    source_start: int = 0
     #: Ends the loading of the partitions that were gained together with this one and are still loading.
     stop_loading: threading.Event = field(default_factory=threading.Event)
 
@@ -86,6 +87,11 @@ class Ownership:
         owned = self._owned.get(partition)
         return owned.end_offset if owned else None
 
+    def source_start(self, partition: int) -> int:
+        """The oldest offset that `engagement-batches` had when the partition was gained; 0 for another worker's partition."""
+        owned = self._owned.get(partition)
+        return owned.source_start if owned else 0
+
     def begin_rebalance(self) -> None:
         """Partitions may go: what still loads gives its queue back, so that nothing is waited for."""
         self._rebalancing = True
@@ -125,7 +131,11 @@ class Ownership:
         self._load(Ends({partition: ends.offsets[partition] for partition in again}, ends.as_of_ms))
         if gained:
             batches, count = self._names.batches, self._metrics.expired_batches.inc
-            await asyncio.to_thread(say_expired_batches, self._admin, self._names.sequence_app, batches, gained, count)
+            starts = await asyncio.to_thread(
+                say_expired_batches, self._admin, self._names.sequence_app, batches, gained, count
+            )
+            for partition, start in starts.items():
+                self._owned[partition].source_start = start
         if lost or gained:
             logger.info("partitions %s: got %s, gave up %s", self.partitions, gained, lost)
 

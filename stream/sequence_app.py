@@ -9,6 +9,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from stream.batch_queue import Pending
 from stream.config import DAY_S, SequenceConfig
 from stream.dead_letters import Provenance
 from stream.ownership import Ownership
+from stream.source_consumer import SourceConsumer
 from stream.table import SequenceTable
 from stream.topics import BATCH_MAX_MESSAGE_BYTES
 
@@ -65,6 +67,8 @@ def build_app(
         TableManager=QuickTableManager,
         recovery_consistency_check=False,
     )
+    consumer = partial(SourceConsumer, topic=names.batches, log_start=ownership.source_start)
+    app.transport.Consumer = consumer  # type: ignore[assignment, misc]  # this app's alone, not of the class
     raw: dict[str, Any] = {"key_type": bytes, "value_type": bytes, "key_serializer": "raw", "value_serializer": "raw"}
     changelog = app.topic(
         names.sequences, **raw, partitions=partitions, compacting=True, acks=False, internal=True, allow_empty=True
