@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,12 +80,12 @@ def _path(config: StreamBench, lab: Lab, environments: Path, say: Say) -> dict[s
     found: dict[str, dict[str, Any]] = {}
     for spread in SPREADS:
         workload = Workload(config.events, config.users, spread)
-        runs: dict[str, Callable[[], Cost]] = {"slipstream": lambda w=workload: ours(lab, w, config.partitions)}  # type: ignore[misc]
+        runs: dict[str, Callable[[], Cost]] = {"slipstream": partial(ours, lab, workload, config.partitions)}
         if config.contenders:
             python = quix_python(environments, say)
             few = replace(workload, events=config.faust_events)
-            runs["quix"] = lambda w=workload, p=python: quix(lab, p, w, config.partitions)  # type: ignore[misc]
-            runs["stock_faust"] = lambda w=few: faust(lab, w, config.partitions)  # type: ignore[misc]
+            runs["quix"] = partial(quix, lab, python, workload, config.partitions)
+            runs["stock_faust"] = partial(faust, lab, few, config.partitions)
         found[spread] = {}
         for name, measure in runs.items():
             say(f"{name}: {spread} users")
