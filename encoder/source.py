@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from edge.group import leave_group
 from edge.kafka import KafkaConfig, make, mapped
 from edge.process import FAREWELL_S, in_time
 from encoder.changelog import ChangelogRecord
@@ -141,13 +142,7 @@ class Source:
         """Commit what is done and leave the group. False: Kafka did not answer in time, and a thread of this process still waits
         for it; what was not committed comes again."""
         committed = self._commit(set(self._to_commit), wait=True)
-        left = in_time(FAREWELL_S, self._consumer.close)
-        if not left:
-            _log.warning(
-                "Kafka at %s does not answer: the group is left without it; what was not committed comes again",
-                self._config.kafka.bootstrap_servers,
-            )
-        return committed and left
+        return leave_group(self._consumer, self._config.kafka, _log) and committed
 
     def _commit(self, partitions: set[int], wait: bool) -> bool:
         """False: Kafka did not answer in time. To `wait` is bounded, since librdkafka waits for a coordinator that is gone for

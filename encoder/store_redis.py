@@ -22,6 +22,7 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
+from edge.redis import address
 from encoder.store import Invalid, Loaded, Outcome, Write, base_revision, read_value
 from encoder.store_script import WRITE
 from schemas.errors import ConfigError, SlipstreamError, UnavailableError
@@ -188,7 +189,7 @@ def _reaching(client: RedisClient) -> Iterator[None]:
 
 def _translated(error: RedisError | RedisClusterException, client: RedisClient) -> SlipstreamError:
     """Redis's errors as ours; nothing in a message can hold a password."""
-    where = _address(client)
+    where = address(client)
     if isinstance(error, (AuthenticationError, AuthorizationError, NoPermissionError)):
         return ConfigError(f"Redis at {where} refuses us: {error}: correct the user and password in `redis_url`")
     if isinstance(error, MovedError):
@@ -198,8 +199,3 @@ def _translated(error: RedisError | RedisClusterException, client: RedisClient) 
     full = "OOM" in str(error)
     advice = "raise its maxmemory, or let states expire (`state_ttl_s`)" if full else "is it running?"
     return UnavailableError(f"Redis at {where}: {str(error).rstrip('.')}; {advice}")
-
-
-def _address(client: RedisClient) -> str:
-    options = getattr(getattr(client, "connection_pool", None), "connection_kwargs", {})
-    return str(options.get("path") or f"{options.get('host', 'its cluster')}:{options.get('port', '')}".rstrip(":"))

@@ -10,6 +10,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from edge.redis import address
 from ranker import connection
 from ranker.metrics import ReaderMetrics
 from ranker.reader import wall_clock_ms
@@ -37,9 +38,7 @@ class AsyncStateReader:
     ) -> None:
         self._client: Any = connect(client, deadline_ms) if isinstance(client, str) else client
         connection.refuse_decoding(self._client)
-        self._reading = Reading(
-            names or Names(), model, model_id, connection.address(self._client), metrics or ReaderMetrics()
-        )
+        self._reading = Reading(names or Names(), model, model_id, address(self._client), metrics or ReaderMetrics())
         self._now_ms = now_ms
 
     async def read(

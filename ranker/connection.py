@@ -48,12 +48,6 @@ def refuse_decoding(client: Any) -> None:
         )
 
 
-def address(client: Any) -> str:
-    """Where a client connects to, for messages; never a password."""
-    known = getattr(getattr(client, "connection_pool", None), "connection_kwargs", {})
-    return str(known.get("path") or f"{known.get('host', 'its cluster')}:{known.get('port', '')}".rstrip(":"))
-
-
 def translated(error: exceptions.RedisError | OSError, where: str) -> SlipstreamError:
     """An error of redis-py, or of the socket below it, as ours."""
     if isinstance(error, _REFUSED):

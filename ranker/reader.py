@@ -18,6 +18,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from edge.redis import address
 from ranker import connection
 from ranker.metrics import ReaderMetrics
 from ranker.reading import Command, Model, Reading
@@ -63,9 +64,7 @@ class StateReader:
         """
         self._client: Any = connect(client, deadline_ms) if isinstance(client, str) else client
         connection.refuse_decoding(self._client)
-        self._reading = Reading(
-            names or Names(), model, model_id, connection.address(self._client), metrics or ReaderMetrics()
-        )
+        self._reading = Reading(names or Names(), model, model_id, address(self._client), metrics or ReaderMetrics())
         self._now_ms = now_ms
 
     def read(self, users: Sequence[str], max_age_ms: int | None = None, embedding_only: bool = False) -> list[Row]:

@@ -24,6 +24,7 @@ from typing import Any, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
+from edge.group import leave_group
 from edge.kafka import make, mapped
 from edge.process import FAREWELL_S, in_time
 from schemas.errors import SlipstreamError, UnavailableError
@@ -108,13 +109,7 @@ class IngestWorker:
             logger.warning("offsets were not committed, their events come again: %s", error)
             answered = False
         self._leaving = True
-        left = in_time(FAREWELL_S, self._consumer.close)
-        if not left:
-            logger.warning(
-                "Kafka at %s does not answer: the group is left without it; what was not committed comes again",
-                self._config.kafka.bootstrap_servers,
-            )
-        return answered and left
+        return leave_group(self._consumer, self._config.kafka, logger) and answered
 
     # 1 poll
     def _poll(self, stop: threading.Event) -> list[Message]:
