@@ -8,10 +8,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple, cast
 
-from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from edge.kafka import KafkaConfig, make, mapped
 from schemas.errors import SequenceError, UnavailableError
@@ -109,7 +109,7 @@ def load_partitions(
                 raise UnavailableError(
                     f"topic {topic}, partitions {sorted(opened)}: nothing could be read for {stalled_after_s:.0f} s"
                 )
-            whole: list[int] = []
+            whole = opened.keys() & ended(messages, ends.offsets)
             writes: dict[int, list[_Write]] = defaultdict(list)
             next_offsets: dict[int, int] = {}
             for message in messages:
@@ -120,8 +120,6 @@ def load_partitions(
                 if error is not None:
                     if error.code() != KafkaError._PARTITION_EOF and not error.retriable():
                         raise mapped(error, f"topic {topic}, partition {partition} cannot be read")
-                    if error.code() == KafkaError._PARTITION_EOF and (message.offset() or 0) >= ends.offsets[partition]:
-                        whole.append(partition)
                     continue
                 key, value, written_ms = message.key(), message.value(), message.timestamp()[1]
                 counts[partition] += 1
@@ -138,7 +136,7 @@ def load_partitions(
                     writes[partition].append((key, value, written_ms))
             for partition, next_offset in next_offsets.items():
                 opened[partition].table.put_many(writes[partition], next_offset)
-            for partition in whole:
+            for partition in sorted(whole):
                 consumer.pause([TopicPartition(topic, partition)])
                 finish(partition)
     finally:
@@ -147,6 +145,17 @@ def load_partitions(
             return_freed_memory()
         for table, _ in opened.values():
             table.close()
+
+
+def ended(messages: Iterable[Message], ends: Mapping[int, int]) -> set[int]:
+    """Partitions of which the messages say that they are read to their ends; after a reconnect one may say so twice."""
+    return {
+        cast(int, message.partition())
+        for message in messages
+        if (error := message.error()) is not None
+        and error.code() == KafkaError._PARTITION_EOF
+        and (message.offset() or 0) >= ends[cast(int, message.partition())]
+    }
 
 
 def _refuse_other_version(value: bytes, error: SequenceError, where: Provenance) -> None:
