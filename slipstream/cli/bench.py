@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from schemas.errors import MismatchError
-from slipstream.cli.context import Context, context, interrupt_once, needs_extra
+from slipstream.cli.context import Context, context, interrupt_once, make_room_for, needs_extra
 from slipstream.cli.stages import Json
 from slipstream.stack import running
 
@@ -114,6 +114,10 @@ def _stream(
     from bench.stream import StreamBench, run
 
     ctx = context(command)
+    if plot is not None:  # before minutes are spent
+        with needs_extra("demo", "bench stream --plot"):
+            from bench.plot import plot_stream
+        make_room_for(plot)
     environments = ctx.settings.data_dir.absolute() / "bench"
     config = StreamBench(
         events=events,
@@ -129,8 +133,6 @@ def _stream(
         directory = Path(made)
         with running(directory / "stack", notify=ctx.say) as stack:
             result = run(config, Lab(stack, directory / "logs"), environments, ctx.say)
-    if plot is not None:
-        with needs_extra("demo", "bench stream --plot"):
-            from bench.plot import plot_stream
-        plot_stream(result.as_json(), plot)
     report(ctx, result, json)
+    if plot is not None:
+        plot_stream(result.as_json(), plot)

@@ -112,6 +112,20 @@ def interrupt_once() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def make_room_for(file: Path) -> None:
+    """Check that a file can be written, and make its directory: before the minutes that its content takes.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("ab"):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be written ({error.strerror}): name another file") from None
+
+
 @contextlib.contextmanager
 def needs_extra(extra: str, command: str) -> Iterator[None]:
     """Turns a missing package into a message that names the extra to install."""
