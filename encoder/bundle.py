@@ -18,6 +18,7 @@ from encoder.features import Features
 from schemas.bundle import (
     ARRAYS,
     FILES,
+    GAP_BUCKETS,
     GRAPHS,
     MANIFEST,
     SUB_TABLES,
@@ -101,7 +102,12 @@ def load_bundle(directory: Path | str, verify: bool = True) -> Bundle:
     arrays = {name: _load_array(directory / f"{name}.npy") for name in ARRAYS}
     _check_arrays(arrays, manifest.shape, manifest.vocabulary, str(directory))
     features = Features(
-        arrays["items"], arrays["actions"], arrays["surfaces"], arrays["candidate"], manifest.item_seeds
+        arrays["items"],
+        arrays["actions"],
+        arrays["surfaces"],
+        arrays["gaps"],
+        arrays["candidate"],
+        manifest.item_seeds,
     )
     return Bundle(
         directory,
@@ -207,6 +213,7 @@ def _check_arrays(arrays: Mapping[str, NDArray[Any]], shape: ModelShape, vocabul
         "items": ("<f2", (SUB_TABLES, shape.rows, d // SUB_TABLES)),
         "actions": ("<f2", (len(vocabulary.actions), d)),
         "surfaces": ("<f2", (len(vocabulary.surfaces), d)),
+        "gaps": ("<f2", (GAP_BUCKETS, d)),
         "candidate": ("<f2", (d,)),
         "catalogue_ids": ("<i8", (n,)),
         "catalogue_vectors": ("<f2", (n, d)),

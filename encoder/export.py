@@ -19,6 +19,9 @@ from encoder.weights import Weights, check_weights
 from schemas.bundle import Manifest, ModelShape
 from schemas.vocabulary import Vocabulary
 
+#: What the host looks up, in the order of Features' arguments.
+TABLES = ("items", "actions", "surfaces", "gaps", "candidate")
+
 
 @dataclass(frozen=True)
 class Catalogue:
@@ -70,8 +73,9 @@ def export_weights(
         BundleError: as encoder.bundle.write_bundle.
     """
     check_weights(weights, shape, vocabulary, str(directory))
-    tables = {name: weights[name].astype(np.float16) for name in ("items", "actions", "surfaces", "candidate")}
-    features = Features(tables["items"], tables["actions"], tables["surfaces"], tables["candidate"], item_seeds)
+    tables = {name: weights[name].astype(np.float16) for name in TABLES}
+    items, actions, surfaces, gaps, candidate = (tables[name] for name in TABLES)
+    features = Features(items, actions, surfaces, gaps, candidate, item_seeds)
     builders = {"encode": build_encode, "append": build_append, "cross": build_cross}
     return write_bundle(
         directory,

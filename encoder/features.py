@@ -14,11 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.bundle import SUB_TABLES
+from schemas.bundle import GAP_BUCKETS, SUB_TABLES
 from schemas.sequence import Records
 
 #: Item tables up to this size are kept in memory as f32, where a look-up is three times faster. Larger ones stay mapped, as f16.
 RESIDENT_BYTES = 64 << 20
+
+#: In place of the time of the event before, where there is none: the first event of a window.
+NO_EVENT_MS = -1
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -55,6 +58,32 @@ def item_rows(item_ids: NDArray[np.int64], seeds: Sequence[int], rows: int) -> N
     return (mixed % np.uint64(rows)).astype(np.int64)
 
 
+def gap_buckets(timestamp_ms: NDArray[np.int64], previous_ms: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How long after the event before it an event came, as a row of the table of gaps.
+
+    Row 0: no event before it (NO_EVENT_MS); 1: less than a second; then a row for each doubling: 1 s, 2 to 3 s, 4 to 7 s ... The
+    last row is for everything longer. What a slot holds then depends on the events up to it alone, so slots stay valid under
+    append.
+
+    Args:
+        timestamp_ms, previous_ms: same shape, Unix ms.
+
+    Returns:
+        The same shape, i64 in [0, GAP_BUCKETS).
+    """
+    seconds = np.maximum(timestamp_ms - previous_ms, 0) // 1000
+    # The exponent of x in [2^(e - 1), 2^e) is e: exact, other than a logarithm.
+    buckets = np.minimum(np.frexp(seconds.astype(np.float64))[1] + 1, GAP_BUCKETS - 1)
+    return np.where(previous_ms < 0, 0, buckets).astype(np.int64)
+
+
+def previous_in_window(timestamp_ms: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The time of the event before each, of whole windows. `(..., T)` i64 -> `(..., T)` i64."""
+    previous = np.roll(timestamp_ms, 1, axis=-1)
+    previous[..., :1] = NO_EVENT_MS
+    return previous
+
+
 class Features:
     """Looks up tokens: what goes into the graphs.
 
@@ -66,6 +95,7 @@ class Features:
         items: NDArray[np.float16],
         actions: NDArray[np.float16],
         surfaces: NDArray[np.float16],
+        gaps: NDArray[np.float16],
         candidate: NDArray[np.float16],
         seeds: Sequence[int],
     ) -> None:
@@ -74,6 +104,7 @@ class Features:
             items: `(8, R, d / 8)` f16.
             actions: `(A, d)` f16; row 0 is for every unknown code.
             surfaces: `(S, d)` f16; likewise.
+            gaps: `(GAP_BUCKETS, d)` f16.
             candidate: `(d,)` f16, in place of the action of a candidate.
             seeds: 8 seeds of the item hash.
         """
@@ -87,6 +118,7 @@ class Features:
         self._first_row = np.arange(tables, dtype=np.int64)[:, None] * self._rows  # (8, 1)
         self._actions = np.asarray(actions, np.float32)
         self._surfaces = np.asarray(surfaces, np.float32)
+        self._gaps = np.asarray(gaps, np.float32)
         self._candidate = np.asarray(candidate, np.float32)
 
     def items(self, item_ids: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -96,15 +128,28 @@ class Features:
         tokens: NDArray[np.float32] = pieces.reshape(len(item_ids), self.d_model).astype(np.float32, copy=False)
         return tokens
 
-    def tokens(self, records: Records) -> NDArray[np.float32]:
-        """Tokens of events: item + action + surface. `(n,)` of RECORD -> `(n, d)` f32.
+    def tokens(self, records: Records, previous_ms: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Tokens of events: item + action + surface + time gap.
 
         A code that the model does not know counts as code 0, `other`.
+
+        Args:
+            records: `(n,)` of RECORD.
+            previous_ms: `(n,)` i64, the time of the event before each in its user's window; NO_EVENT_MS where there is none.
+
+        Returns:
+            `(n, d)` f32.
         """
         tokens = self.items(records["item_id"])
         tokens += self._actions.take(_known(records["action"], len(self._actions)), axis=0)
         tokens += self._surfaces.take(_known(records["surface"], len(self._surfaces)), axis=0)
+        tokens += self._gaps.take(gap_buckets(records["timestamp_ms"], previous_ms), axis=0)
         return tokens
+
+    def window_tokens(self, windows: Records) -> NDArray[np.float32]:
+        """Tokens of whole windows: nothing precedes their first events. `(..., T)` of RECORD -> `(..., T, d)` f32."""
+        previous_ms = previous_in_window(windows["timestamp_ms"])
+        return self.tokens(windows.reshape(-1), previous_ms.reshape(-1)).reshape(*windows.shape, self.d_model)
 
     def candidates(self, item_ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Tokens of candidates: item + the candidate row. `(n,)` i64 -> `(n, d)` f32."""

@@ -1,6 +1,6 @@
 """PinFM in torch: what is trained, and the oracle of the graphs. Source: arXiv 2507.12704; choices of our own are marked *.
 
-    tokens  = item + action + surface           item = 8 hashed sub-tables side by side
+    tokens  = item + action + surface + gap*    item = 8 hashed sub-tables side by side
     x       = sqrt(d)* unit(tokens + MLP(tokens)*) + position*                              phi_in
     x       = L blocks: x + attention(norm(x)), x + MLP(norm(x))                            pre-LN, causal, GPT-2
     H       = unit(y + MLP(y)*), y = norm(x)                                                phi_out
@@ -9,7 +9,8 @@
 
 * The MLPs stand around a residual and begin near zero, since without it they slow the start of training; sqrt(d) gives tokens the
   magnitude that the positions and blocks expect (a unit vector's entries would be tiny beside them). How time enters PinFM is not
-  public: positions are learned, one for each slot of the context and one more for candidates.
+  public: positions are learned, one for each slot of the context and one more for candidates, and the time since the event
+  before, in buckets, is one more embedding of the sum.
 
 Letters: B windows, T tokens, C candidates, d width, H heads, G kv heads, R = H / G, D head_dim, L layers.
 """
@@ -29,7 +30,7 @@ from torch.nn import functional
 from encoder.graph_attention import MAX_SCALE, MIN_SCALE
 from encoder.graph_parts import LAYER_NORM_EPSILON, NORM_EPSILON
 from encoder.weights import MLP_RATIO, check_weights
-from schemas.bundle import SUB_TABLES, ModelShape
+from schemas.bundle import GAP_BUCKETS, SUB_TABLES, ModelShape
 from schemas.vocabulary import Vocabulary
 
 
@@ -54,7 +55,7 @@ class Phi(nn.Module):
 class Block(nn.Module):
     """A pre-LN transformer block with grouped-query attention."""
 
-    def __init__(self, shape: ModelShape) -> None:
+    def __init__(self, shape: ModelShape, dropout: float) -> None:
         super().__init__()
         d, kv = shape.d_model, 2 * shape.kv_heads * shape.head_dim
         self.shape = shape
@@ -62,6 +63,7 @@ class Block(nn.Module):
         self.query, self.key_value, self.out = nn.Linear(d, d), nn.Linear(d, kv), nn.Linear(d, d)
         self.norm_mlp = nn.LayerNorm(d, eps=LAYER_NORM_EPSILON)
         self.up, self.down = nn.Linear(d, MLP_RATIO * d), nn.Linear(MLP_RATIO * d, d)
+        self.dropout = nn.Dropout(dropout)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries `(B, H, T, D)`, keys and values `(B, T, G, D)` of `(B, T, d)`."""
@@ -73,25 +75,30 @@ class Block(nn.Module):
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """The rest of the block, from attention `(B, H, T, D)` on."""
-        x = x + self.out(attended.transpose(1, 2).flatten(2))
-        inner: Tensor = self.down(gelu(self.up(self.norm_mlp(x))))
+        x = x + self.dropout(self.out(attended.transpose(1, 2).flatten(2)))
+        inner: Tensor = self.dropout(self.down(gelu(self.up(self.norm_mlp(x)))))
         return x + inner
 
 
 class PinFM(nn.Module):
     """The model. `weights()` names its parameters as encoder.weights does."""
 
-    def __init__(self, shape: ModelShape, vocabulary: Vocabulary) -> None:
+    def __init__(self, shape: ModelShape, vocabulary: Vocabulary, dropout: float = 0.0) -> None:
+        """
+        Args:
+            dropout: of each block's two residual branches, in training.
+        """
         super().__init__()
         self.shape, self.vocabulary = shape, vocabulary
         d = shape.d_model
         self.items = nn.Parameter(torch.randn(SUB_TABLES, shape.rows, d // SUB_TABLES) * 0.3)
         self.actions = nn.Parameter(torch.randn(len(vocabulary.actions), d) * 0.1)
         self.surfaces = nn.Parameter(torch.randn(len(vocabulary.surfaces), d) * 0.1)
+        self.gaps = nn.Parameter(torch.randn(GAP_BUCKETS, d) * 0.1)
         self.candidate = nn.Parameter(torch.randn(d) * 0.1)
         self.positions = nn.Parameter(torch.randn(shape.context + 1, d) * 0.1)
         self.phi_in, self.phi_out, self.psi = Phi(d), Phi(d), Phi(d)
-        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
+        self.blocks = nn.ModuleList(Block(shape, dropout) for _ in range(shape.layers))
         self.norm = nn.LayerNorm(d, eps=LAYER_NORM_EPSILON)
         self.score = nn.Linear(d, 1)
         #: log of the inverse temperature of the retrieval losses.
@@ -110,12 +117,14 @@ class PinFM(nn.Module):
 
     def item_embeddings(self, rows: Tensor) -> Tensor:
         """`(8, ...)` rows of the sub-tables (encoder.features.item_rows) -> `(..., d)`."""
-        table = torch.arange(SUB_TABLES).view(-1, *[1] * (rows.dim() - 1))
+        table = torch.arange(SUB_TABLES, device=rows.device).view(-1, *[1] * (rows.dim() - 1))
         return self.items[table, rows].movedim(0, -2).flatten(-2)
 
-    def event_tokens(self, items: Tensor, actions: Tensor, surfaces: Tensor) -> Tensor:
-        """Tokens of events: item embeddings `(B, T, d)` and codes `(B, T)` -> `(B, T, d)`."""
-        return items + functional.embedding(actions, self.actions) + functional.embedding(surfaces, self.surfaces)
+    def event_tokens(self, items: Tensor, actions: Tensor, surfaces: Tensor, gaps: Tensor) -> Tensor:
+        """Tokens of events: item embeddings `(B, T, d)`, codes and rows of the gaps' table `(B, T)` -> `(B, T, d)`."""
+        for rows, table in ((actions, self.actions), (surfaces, self.surfaces), (gaps, self.gaps)):
+            items = items + functional.embedding(rows, table)
+        return items
 
     def candidate_tokens(self, items: Tensor) -> Tensor:
         """Tokens of candidates: item embeddings `(B, C, d)` -> `(B, C, d)`."""
@@ -138,7 +147,7 @@ class PinFM(nn.Module):
         Returns:
             H `(B, T, d)`, unit length, H[:, i] of tokens 0 to i; keys and values (as int8 stores them, if `quantise`).
         """
-        x = self._enter(tokens, torch.arange(tokens.shape[1]))
+        x = self._enter(tokens, torch.arange(tokens.shape[1], device=tokens.device))
         kept = KeyValues([], [])
         for block in self._blocks():
             q, k, v = block.project(x)
@@ -165,7 +174,7 @@ class PinFM(nn.Module):
         """
         lengths = lengths.view(len(tokens), -1).expand(-1, tokens.shape[1])  # (B, C)
         x = self._enter(tokens, lengths)
-        slots = torch.arange(context.keys[0].shape[1])
+        slots = torch.arange(context.keys[0].shape[1], device=tokens.device)
         mask = (slots < lengths[..., None]).unsqueeze(1)  # (B, 1, C, T)
         for layer, block in enumerate(self._blocks()):
             group, root = self.shape.heads // self.shape.kv_heads, math.sqrt(self.shape.head_dim)

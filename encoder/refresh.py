@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from encoder.features import NO_EVENT_MS
 from encoder.past import gather_past
 from encoder.plan import Plan, PlanKind, plan
 from encoder.stopwatch import Stopwatch
@@ -61,7 +62,7 @@ class Graphs(Protocol):
 class Tokens(Protocol):
     """The host's tables (encoder.features.Features)."""
 
-    def tokens(self, records: Records) -> NDArray[np.float32]: ...
+    def tokens(self, records: Records, previous_ms: NDArray[np.int64]) -> NDArray[np.float32]: ...
 
 
 class Want(NamedTuple):
@@ -145,7 +146,7 @@ class Refresher:
             # Joined as bytes: numpy takes long to agree with itself on the fields of a structure.
             events = np.frombuffer(b"".join([made.new_events.tobytes() for made in plans]), RECORD)  # (n,)
             tokens = np.zeros((len(plans), longest, self.layout.shape.d_model), np.float32)
-            tokens[real] = self._tokens.tokens(events)
+            tokens[real] = self._tokens.tokens(events, _previous_ms(events, plans, new))
             pasts = [w.base.slots[: p.kept] for w, p in zip(wants, plans, strict=True) if p.kept and w.base is not None]
             past = gather_past(pasts, int(kept.max()), self.layout) if pasts else None
         with self._watch("run"):
@@ -158,6 +159,16 @@ class Refresher:
             embeddings = out.embedding.astype(np.float16)  # (B, d)
         for want, made, count, row, embedding in zip(wants, plans, new.tolist(), slots, embeddings, strict=True):
             yield Refreshed(want.user, made, row[:count], _crc(want.base, made.kept, row[:count]), embedding)
+
+
+def _previous_ms(events: Records, plans: Sequence[Plan], new: NDArray[np.int64]) -> NDArray[np.int64]:
+    """`(n,)` i64: when the event before each happened. Each user's first new event follows the last that is kept, if any is."""
+    times = events["timestamp_ms"]
+    previous = np.empty_like(times)
+    previous[1:] = times[:-1]
+    first = np.cumsum(new) - new
+    previous[first] = [p.wanted[p.kept - 1]["timestamp_ms"] if p.kept else NO_EVENT_MS for p in plans]
+    return previous
 
 
 def runs(

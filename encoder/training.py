@@ -45,15 +45,16 @@ def train(
     first_held_out = len(log) - int(len(log) * config.held_out)
     data = histories(log[:first_held_out])
     torch.manual_seed(config.seed)
-    model = PinFM(config.shape, log.vocabulary)
+    model = PinFM(config.shape, log.vocabulary, config.block_dropout)
     seeds = item_seeds(config.seed)
     threads = Threads(config.threads)
     try:
         loop = TrainLoop(model, data, seeds, positive, config)
         result = loop.run(started_s, threads, progress)
+        model = loop.average.eval()
         metrics = {}
         if first_held_out < len(log):
-            metrics = validate(model.eval(), histories(log), first_held_out, seeds, positive)._asdict()
+            metrics = validate(model, histories(log), first_held_out, seeds, positive)._asdict()
     finally:
         threads.restore()
     report = TrainReport(

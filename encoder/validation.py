@@ -54,7 +54,7 @@ def validate(
     popular_ranks: list[NDArray[np.int64]] = []
     for at in range(0, len(spans), _BATCH):
         batch = cut(data, spans[at : at + _BATCH], positive)
-        inputs = (torch.from_numpy(column[:, :-1]) for column in (batch.actions, batch.surfaces))
+        inputs = (torch.from_numpy(column[:, :-1]) for column in (batch.actions, batch.surfaces, batch.gaps))
         hidden, _ = model.encode(
             model.event_tokens(functional.embedding(torch.from_numpy(batch.items[:, :-1]), items), *inputs)
         )

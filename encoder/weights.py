@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.bundle import SUB_TABLES, ModelShape
+from schemas.bundle import GAP_BUCKETS, SUB_TABLES, ModelShape
 from schemas.errors import ContractError
 from schemas.vocabulary import Vocabulary
 
@@ -26,6 +26,7 @@ def weight_shapes(shape: ModelShape, vocabulary: Vocabulary) -> dict[str, tuple[
         "items": (SUB_TABLES, shape.rows, d // SUB_TABLES),
         "actions": (len(vocabulary.actions), d),
         "surfaces": (len(vocabulary.surfaces), d),
+        "gaps": (GAP_BUCKETS, d),
         "candidate": (d,),
         # One row more than the context: a candidate stands behind a full window.
         "positions": (shape.context + 1, d),

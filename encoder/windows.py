@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from encoder.features import gap_buckets, previous_in_window
 from schemas.errors import LogError
 from schemas.log import EventLog
 
-#: Batches are made of windows of like length, sorted within this many batches, so that little is padding.
-_SORTED_BATCHES = 8
+#: Windows share a batch with others of their length: full ones, those of half to full length, and so on, this many halvings.
+_HALVINGS = 3
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Histories:
 
     Attributes:
         item_ids: `(m,)` i64, the distinct items, ascending; events name them by index.
-        items, actions, surfaces: `(n,)` i64 columns of the events.
+        items, actions, surfaces, timestamps_ms: `(n,)` i64 columns of the events.
         arrival: `(n,)` i64, each event's place in the log.
         starts: `(u + 1,)` i64: user i's events are [starts[i], starts[i + 1]).
     """
@@ -34,6 +35,7 @@ class Histories:
     items: NDArray[np.int64]
     actions: NDArray[np.int64]
     surfaces: NDArray[np.int64]
+    timestamps_ms: NDArray[np.int64]
     arrival: NDArray[np.int64]
     starts: NDArray[np.int64]
 
@@ -55,6 +57,7 @@ def histories(log: EventLog) -> Histories:
         items[order].astype(np.int64),
         records["action"][order].astype(np.int64),
         records["surface"][order].astype(np.int64),
+        records["timestamp_ms"][order].astype(np.int64),
         order,
         np.append(starts, len(order)) if len(order) else np.zeros(1, np.int64),
     )
@@ -66,6 +69,7 @@ class Windows:
 
     Attributes:
         items, actions, surfaces: `(B, W)` i64.
+        gaps: `(B, W)` i64, the time since the event before (encoder.features.gap_buckets), none for a window's first.
         real: `(B, W)` bool.
         is_target: `(B, T)` bool: event t + 1 is there, and what a model should foresee.
         arrival: `(B, W)` i64.
@@ -74,6 +78,7 @@ class Windows:
     items: NDArray[np.int64]
     actions: NDArray[np.int64]
     surfaces: NDArray[np.int64]
+    gaps: NDArray[np.int64]
     real: NDArray[np.bool_]
     is_target: NDArray[np.bool_]
     arrival: NDArray[np.int64]
@@ -91,15 +96,21 @@ def cut(data: Histories, spans: NDArray[np.int64], positive: NDArray[np.bool_]) 
     real = steps < lengths[:, None]
     at = np.where(real, spans[:, :1] + steps, 0)
     items, actions, surfaces = (np.where(real, column[at], 0) for column in (data.items, data.actions, data.surfaces))
+    times = data.timestamps_ms[at]
+    gaps = np.where(real, gap_buckets(times, previous_in_window(times)), 0)
     is_target = real[:, 1:] & positive[np.minimum(actions[:, 1:], len(positive) - 1)]
-    return Windows(items, actions, surfaces, real, is_target, np.where(real, data.arrival[at], -1))
+    return Windows(items, actions, surfaces, gaps, real, is_target, np.where(real, data.arrival[at], -1))
 
 
 def training_spans(
-    data: Histories, context: int, batch_windows: int, rng: np.random.Generator
+    data: Histories, context: int, batch_tokens: int, rng: np.random.Generator
 ) -> Iterator[NDArray[np.int64]]:
     """Batches of spans `(B, 2)` for ever, epoch by epoch. In an epoch each history gives as many windows as it holds, cut at
-    random places: a whole history if it fits.
+    random places: a whole history if it fits. Windows of like length share a batch. What is left over of the shorter ones joins
+    the longer ones, what is left over of those the next epoch.
+
+    Args:
+        batch_tokens: a batch's windows times their greatest length is at most this, unless it is one window.
 
     Raises:
         LogError: no user has two events.
@@ -111,13 +122,20 @@ def training_spans(
     per_user = np.ceil((lengths[users] - 1) / context).astype(np.int64)
     rows = np.repeat(users, per_user)
     window = np.minimum(lengths[rows], context + 1)
+    most = np.array([max(1, context >> i) for i in range(_HALVINGS, -1, -1)])  # inputs of a bucket's windows
+    left = np.empty((0, 2), np.int64)
     while True:
         first = data.starts[rows] + rng.integers(0, lengths[rows] - window + 1)
         spans = np.stack([first, first + window], axis=1)[rng.permutation(len(rows))]
+        spans = np.concatenate([left, spans])
+        bucket = np.searchsorted(most, spans[:, 1] - spans[:, 0] - 1)
+        left = spans[:0]
         batches: list[NDArray[np.int64]] = []
-        for at in range(0, len(spans), batch_windows * _SORTED_BATCHES):
-            chunk = spans[at : at + batch_windows * _SORTED_BATCHES]
-            chunk = chunk[np.argsort(chunk[:, 1] - chunk[:, 0], kind="stable")]
-            batches.extend(chunk[i : i + batch_windows] for i in range(0, len(chunk), batch_windows))
+        for i, inputs in enumerate(most.tolist()):
+            size = max(1, batch_tokens // inputs)
+            together = np.concatenate([left, spans[bucket == i]])
+            full = len(together) // size * size
+            batches.extend(together[at : at + size] for at in range(0, full, size))
+            left = together[full:]
         for index in rng.permutation(len(batches)):
             yield batches[index]

@@ -5,6 +5,7 @@
     items.npy               (8, rows, d / 8) f16   hashed sub-tables of item embeddings
     actions.npy             (actions, d) f16       row 0 stands for every unknown code
     surfaces.npy            (surfaces, d) f16      likewise
+    gaps.npy                (28, d) f16            by the time since the event before (encoder.features.gap_buckets)
     candidate.npy           (d,) f16               stands in for the action of a candidate
     catalogue_ids.npy       (n,) i64               the items seen in training
     catalogue_vectors.npy   (n, d) f16             psi(item), unit length: its dot product with a user embedding ranks items
@@ -25,13 +26,15 @@ from schemas.errors import BundleError, ConfigError
 from schemas.vocabulary import Vocabulary
 
 FORMAT: Literal["slipstream-bundle"] = "slipstream-bundle"
-VERSION = 1
+VERSION = 2
 MANIFEST = "manifest.json"
 GRAPHS = ("encode", "append", "cross")
-ARRAYS = ("items", "actions", "surfaces", "candidate", "catalogue_ids", "catalogue_vectors", "catalogue_counts")
+ARRAYS = ("items", "actions", "surfaces", "gaps", "candidate", "catalogue_ids", "catalogue_vectors", "catalogue_counts")
 FILES = (*(f"{graph}.onnx" for graph in GRAPHS), *(f"{array}.npy" for array in ARRAYS))
 MODEL_ID_CHARS = 16
 SUB_TABLES = 8
+#: Rows of the table of time gaps.
+GAP_BUCKETS = 28
 
 _T = TypeVar("_T")
 Positive = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from encoder.features import Features, item_rows, item_seeds, splitmix64
+from encoder.features import NO_EVENT_MS, Features, gap_buckets, item_rows, item_seeds, splitmix64
+from schemas.bundle import GAP_BUCKETS
 from schemas.sequence import RECORD
 
 MASK = (1 << 64) - 1
@@ -29,6 +30,7 @@ def tables() -> dict[str, np.ndarray]:
         "items": rng.standard_normal((8, ROWS, D // 8)).astype(np.float16),
         "actions": rng.standard_normal((7, D)).astype(np.float16),
         "surfaces": rng.standard_normal((3, D)).astype(np.float16),
+        "gaps": rng.standard_normal((GAP_BUCKETS, D)).astype(np.float16),
         "candidate": rng.standard_normal(D).astype(np.float16),
     }
 
@@ -67,29 +69,43 @@ def test_tokens_are_the_sum_of_their_rows(tables: dict[str, np.ndarray]) -> None
     seeds = item_seeds(3)
     features = Features(**tables, seeds=seeds)
     events = records((5, 2, 1), (-7, 6, 0), (5, 0, 2))
-    tokens = features.tokens(events)
+    tokens = features.window_tokens(events)
     assert tokens.dtype == np.float32
-    for token, event in zip(tokens, events, strict=True):
+    for token, event, gap in zip(tokens, events, (0, 1, 1), strict=True):
         pieces = [
             tables["items"][j, slow_splitmix64((int(event["item_id"]) & MASK) ^ s) % ROWS] for j, s in enumerate(seeds)
         ]
         item = np.concatenate(pieces).astype(np.float32)
-        expected = item + tables["actions"][event["action"]] + tables["surfaces"][event["surface"]]
+        expected = (
+            item + tables["actions"][event["action"]] + tables["surfaces"][event["surface"]] + tables["gaps"][gap]
+        )
         np.testing.assert_array_equal(token, expected.astype(np.float32))
     np.testing.assert_array_equal(
         features.candidates(events["item_id"])[0], features.items(events["item_id"])[0] + tables["candidate"]
     )
 
 
+def test_gaps_double_from_row_to_row() -> None:
+    gaps_s = [0, 0.999, 1, 1.999, 2, 3.9, 4, 7, 8, 3600, 86_400, 2**25 - 1, 2**25, 2**40]
+    rows = [1, 1, 2, 2, 3, 3, 4, 4, 5, 13, 18, 26, 27, 27]
+    now_ms = np.full(len(gaps_s), 1 << 60)
+    assert gap_buckets(now_ms, now_ms - (1000 * np.array(gaps_s)).astype(np.int64)).tolist() == rows
+    assert gap_buckets(np.array([0, 5000]), np.array([NO_EVENT_MS, NO_EVENT_MS])).tolist() == [0, 0]
+    assert gap_buckets(np.array([5000]), np.array([6000])).tolist() == [1], "an event out of order has no gap"
+
+
 def test_unknown_codes_count_as_other(tables: dict[str, np.ndarray]) -> None:
     features = Features(**tables, seeds=item_seeds(0))
-    unknown, other = features.tokens(records((9, 7, 3), (9, 65535, 65535))), features.tokens(records((9, 0, 0)))
-    np.testing.assert_array_equal(unknown, np.repeat(other, 2, axis=0))
+    unknown, other = (
+        features.window_tokens(records((9, 7, 3), (9, 65535, 65535))),
+        features.window_tokens(records(*[(9, 0, 0)] * 2)),
+    )
+    np.testing.assert_array_equal(unknown, other)
 
 
 def test_nothing_gives_no_tokens(tables: dict[str, np.ndarray]) -> None:
     features = Features(**tables, seeds=item_seeds(0))
-    assert features.tokens(records()).shape == (0, D)
+    assert features.window_tokens(records()).shape == (0, D)
     assert features.candidates(np.empty(0, np.int64)).shape == (0, D)
 
 
@@ -99,9 +115,9 @@ def test_memory_mapped_tables_give_the_same(
     np.save(tmp_path / "items.npy", tables["items"])
     mapped = {**tables, "items": np.load(tmp_path / "items.npy", mmap_mode="r")}
     events = records(*((item, 1, 1) for item in range(100)))
-    in_memory = Features(**mapped, seeds=item_seeds(0)).tokens(events)
+    in_memory = Features(**mapped, seeds=item_seeds(0)).window_tokens(events)
     monkeypatch.setattr("encoder.features.RESIDENT_BYTES", 0)
-    tokens = Features(**mapped, seeds=item_seeds(0)).tokens(events)
+    tokens = Features(**mapped, seeds=item_seeds(0)).window_tokens(events)
     assert type(tokens) is np.ndarray
     assert tokens.dtype == np.float32
     np.testing.assert_array_equal(tokens, in_memory)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from encoder.export import psi
+from encoder.export import TABLES, psi
 from encoder.features import Features, item_rows, item_seeds
 from encoder.model import PinFM, as_int8
 from encoder.weights import random_weights, weight_shapes
@@ -94,12 +94,13 @@ def test_item_vectors_are_those_of_the_export(model: PinFM) -> None:
 def test_tokens_are_those_of_the_host(model: PinFM) -> None:
     """Training looks up what serving looks up."""
     weights, seeds = model.weights(), item_seeds(4)
-    host = Features(*(weights[name] for name in ("items", "actions", "surfaces", "candidate")), seeds)
-    events = np.array([(0, 5, 3, 1), (0, -9, 6, 4), (0, 1 << 40, 0, 0)], RECORD)
+    host = Features(*(weights[name] for name in TABLES), seeds)
+    events = np.array([(0, 5, 3, 1), (60_000, -9, 6, 4), (60_500, 1 << 40, 0, 0)], RECORD)
     rows = torch.from_numpy(item_rows(events["item_id"], seeds, model.shape.rows))
     codes = (torch.from_numpy(events[name].astype(np.int64)) for name in ("action", "surface"))
     items = model.item_embeddings(rows)
-    np.testing.assert_allclose(model.event_tokens(items, *codes), host.tokens(events), atol=1e-6)
+    gaps = torch.tensor([0, 7, 1])  # none, 32 to 63 s, less than a second
+    np.testing.assert_allclose(model.event_tokens(items, *codes, gaps), host.window_tokens(events), atol=1e-6)
     np.testing.assert_allclose(model.candidate_tokens(items), host.candidates(events["item_id"]), atol=1e-6)
 
 

@@ -10,7 +10,7 @@ import torch
 from encoder.bundle import load_bundle
 from encoder.checkpoint import NOTES, WEIGHTS, load_checkpoint
 from encoder.export import export
-from encoder.losses import crossing_loss, next_item_loss
+from encoder.losses import EXCLUDED, Horizon, crossing_loss, foresee
 from encoder.model import PinFM
 from encoder.runtime import Runtime
 from encoder.training import Progress, TrainConfig, TrainReport, train
@@ -77,11 +77,11 @@ def test_an_epoch_holds_every_short_history_whole_and_long_ones_in_parts() -> No
     log = circle_log(users=11, events=60)
     log = EventLog(log.users, log.user_index, log.records, log.vocabulary)[: 11 * 10]  # ten events each
     data = histories(log)
-    spans = training_spans(data, 24, 4, np.random.default_rng(0))
-    epoch = np.concatenate([next(spans) for _ in range(3)])
+    spans = training_spans(data, 24, 12, np.random.default_rng(0))  # one window of 12 inputs at most
+    epoch = np.concatenate([next(spans) for _ in range(11)])
     assert sorted(epoch.tolist()) == [[10 * i, 10 * i + 10] for i in range(11)]
     long = histories(circle_log(users=2, events=60))
-    epoch = next(training_spans(long, 24, 10, np.random.default_rng(0)))
+    epoch = next(training_spans(long, 24, 24 * 6, np.random.default_rng(0)))
     assert (epoch[:, 1] - epoch[:, 0] == 25).all()
     assert len(epoch) == 6, "three windows of 24 targets hold 59"
 
@@ -89,18 +89,49 @@ def test_an_epoch_holds_every_short_history_whole_and_long_ones_in_parts() -> No
 # ---- losses
 
 
-def test_next_item_loss_is_a_softmax_without_the_users_own_items() -> None:
+def test_windows_of_like_length_share_a_batch_and_none_is_left_out_for_long() -> None:
+    rng = np.random.default_rng(1)
+    log = circle_log(users=60, events=40)
+    log = EventLog(log.users, log.user_index, log.records, log.vocabulary)
+    kept = np.concatenate([np.flatnonzero(log.user_index == user)[: rng.integers(2, 40)] for user in range(60)])
+    data = histories(EventLog(log.users, log.user_index[kept], log.records[kept], log.vocabulary))
+    spans = training_spans(data, 24, 96, rng)
+    seen: set[int] = set()
+    alike = 0
+    for _ in range(60):
+        batch = next(spans)
+        inputs = batch[:, 1] - batch[:, 0] - 1
+        assert len(batch) * inputs.max() <= 96
+        alike += inputs.max() <= 3 or 2 * inputs.min() >= inputs.max()
+        seen |= set(np.searchsorted(data.starts, batch[:, 0], side="right").tolist())
+    assert len(seen) == 60
+    assert alike > 45, "but for the few batches that left-overs are in"
+
+
+def test_losses_are_softmaxes_without_the_users_own_items() -> None:
     g = torch.Generator().manual_seed(0)
     hidden, targets, negatives = (torch.randn(*size, 8, generator=g) for size in ((2, 3), (2, 3), (5,)))
-    is_target = torch.tensor([[True, False, True], [False, True, False]])
+    is_target = torch.tensor([[True, False, True], [False, True, True]])
     excluded = torch.tensor([[True, False, False, False, True], [False, False, True, False, False]])
-    expected = []
-    for b, t in is_target.nonzero().tolist():
-        logits = [2.0 * hidden[b, t] @ targets[b, t]]
-        logits += [2.0 * hidden[b, t] @ negatives[n] for n in range(5) if not excluded[b, n]]
-        expected.append(-torch.stack(logits).log_softmax(0)[0])
-    loss = next_item_loss(hidden, targets, is_target, negatives, excluded, torch.tensor(2.0).log())
-    assert abs(float(loss - torch.stack(expected).mean())) < 1e-5
+
+    def expected(pairs: list[tuple[int, int, int]]) -> float:
+        """The mean over (window, state, target)."""
+        losses = []
+        for b, t, s in pairs:
+            logits = [2.0 * hidden[b, t] @ targets[b, s]]
+            logits += [2.0 * hidden[b, t] @ negatives[n] for n in range(5) if not excluded[b, n]]
+            losses.append(-torch.stack(logits).log_softmax(0)[0])
+        return float(torch.stack(losses).mean())
+
+    bias = excluded * EXCLUDED
+    got = foresee(hidden, targets, is_target, negatives, bias, torch.tensor(2.0), Horizon(2, future_from=1, future=9))
+    assert float(got.next) == pytest.approx(expected([(0, 0, 0), (0, 2, 2), (1, 1, 1), (1, 2, 2)]))
+    assert float(got.multi) == pytest.approx(expected([(0, 1, 2), (1, 0, 1), (1, 1, 2)])), "two steps ahead"
+    assert float(got.future) == pytest.approx(expected([(0, 0, 0), (0, 0, 2), (1, 0, 1), (1, 0, 2)])), (
+        "all of the first state"
+    )
+    alone = foresee(hidden, targets, is_target, negatives, bias, torch.tensor(2.0), Horizon())
+    assert [float(x) for x in alone] == [float(got.next), 0, 0]
     assert float(crossing_loss(torch.tensor([[100.0, 0, 0]]))) == 0
 
 
@@ -126,7 +157,7 @@ def test_crossing_scores_mean_something(trained: tuple[TrainReport, list[Progres
     right = 0
     for user in range(40):
         records = log.records[log.user_index == user]
-        slots = runtime.encode(bundle.features.tokens(records[:12])[None], np.array([11]))
+        slots = runtime.encode(bundle.features.window_tokens(records[:12])[None], np.array([11]))
         true = records["item_id"][12]
         others = 7 * ((true // 7 + np.arange(15, 45, 3)) % ITEMS)
         candidates = bundle.features.candidates(np.append(true, others))[None]
@@ -190,7 +221,7 @@ def test_excluded_actions_are_no_targets(tmp_path: Path) -> None:
     [
         ({"max_steps": None}, "never ends"),
         ({"learning_rate": 0}, "learning_rate: 0"),
-        ({"batch_windows": 0, "held_out": 1.0}, r"batch_windows: 0 .*held_out: 1\.0"),
+        ({"batch_tokens": 0, "held_out": 1.0}, r"batch_tokens: 0 .*held_out: 1\.0"),
     ],
 )
 def test_a_wrong_configuration_is_refused(change: dict[str, object], message: str) -> None:
@@ -238,7 +269,10 @@ def test_validation_ranks_as_told() -> None:
         for i in range(1, len(at)):
             if at[i] < first or log.records["action"][at[i]] == 4:
                 continue
-            tokens = model.event_tokens(items[index[:i]][None], codes[:, :i], torch.zeros(1, i, dtype=torch.long))
+            gaps = torch.full((1, i), 2)  # the log's events of a user are a second apart
+            gaps[0, 0] = 0
+            surfaces = torch.zeros(1, i, dtype=torch.long)
+            tokens = model.event_tokens(items[index[:i]][None], codes[:, :i], surfaces, gaps)
             scores = (vectors @ model.encode(tokens)[0][0, -1]).numpy()
             above = [j for j in range(len(ids)) if scores[j] > scores[index[i]] and j not in set(index[:i].tolist())]
             hits.append(len(above) < 10)
@@ -261,7 +295,7 @@ def test_what_is_served_is_what_was_trained(trained: tuple[TrainReport, list[Pro
     model = PinFM(checkpoint.notes.shape, checkpoint.notes.vocabulary)
     model.load_weights(checkpoint.weights)
     records = circle_log(seed=4).records[:600].reshape(24, -1).T.copy()  # (25, 24)
-    tokens = bundle.features.tokens(records.reshape(-1)).reshape(*records.shape, -1)
+    tokens = bundle.features.window_tokens(records)
     hidden, _ = model.eval().encode(torch.from_numpy(tokens))
     embedding = Runtime(bundle).encode(tokens, np.full(len(tokens), 23)).embedding
     np.testing.assert_allclose(embedding, hidden[:, -1], atol=0.02)

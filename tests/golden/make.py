@@ -85,11 +85,20 @@ def batch() -> tuple[bytes, dict[str, Any]]:
 
 def manifest() -> tuple[bytes, dict[str, Any]]:
     """Field order is part of the format: the model id hashes the JSON."""
-    arrays = ("items", "actions", "surfaces", "candidate", "catalogue_ids", "catalogue_vectors", "catalogue_counts")
+    arrays = (
+        "items",
+        "actions",
+        "surfaces",
+        "gaps",
+        "candidate",
+        "catalogue_ids",
+        "catalogue_vectors",
+        "catalogue_counts",
+    )
     files = [f"{graph}.onnx" for graph in ("encode", "append", "cross")] + [f"{array}.npy" for array in arrays]
     content: dict[str, Any] = {
         "format": "slipstream-bundle",
-        "version": 1,
+        "version": 2,
         "shape": {
             "layers": LAYERS,
             "d_model": D_MODEL,

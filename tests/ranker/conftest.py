@@ -37,7 +37,7 @@ class Model:
     def state(self, seed: int, length: int) -> State:
         """The state of `history(seed, length)`, as the encoder makes it."""
         records = self.history(seed, length)
-        out = self.runtime.encode(self.bundle.features.tokens(records)[None], np.array([length - 1]))
+        out = self.runtime.encode(self.bundle.features.window_tokens(records)[None], np.array([length - 1]))
         slots = np.zeros(length, self.bundle.layout.slot)
         slots["event"], slots["kv"], slots["scales"] = records, out.kv[0], out.scales[0]
         arrived_ms = int(records["timestamp_ms"][-1])

@@ -86,7 +86,7 @@ def test_crossing_equals_encoding_each_candidate_with_its_history(model: Model, 
     features, history, candidates = model.bundle.features, model.history(3, length), items(4, 20)
     (got,) = model.dcat().score([Request(model.state(3, length) if length else None, candidates)])
     tokens = np.zeros((len(candidates), length + 1, model.bundle.shape.d_model), np.float32)
-    tokens[:, :length] = features.tokens(history)
+    tokens[:, :length] = features.window_tokens(history)
     tokens[:, length] = features.candidates(candidates)
     naive = model.runtime.encode(tokens, np.full(len(candidates), length)).embedding
     difference = np.abs(got.hidden - naive)
