@@ -39,6 +39,47 @@ def report(ctx: Context, result: Result, json: bool) -> None:
         ctx.emit(result.as_json())
 
 
+@bench.command("accelerators")
+def _accelerators(
+    command: typer.Context,
+    provider: Annotated[
+        list[str] | None, typer.Option(help="Only these: tensorrt, cuda, cpu [default: all that run here]")
+    ] = None,
+    preset: Annotated[list[str] | None, typer.Option(help="Sizes of model [default: small and medium]")] = None,
+    batch: Annotated[list[int] | None, typer.Option(help="Users of a run [default: 1, 16, 64 and 256]")] = None,
+    candidates: Annotated[int, typer.Option(min=1, help="Of each user, when crossing")] = 256,
+    seconds: Annotated[float, typer.Option(min=0.01, help="For each point, at least")] = 0.5,
+    precision: Annotated[
+        Literal["auto", "fp32", "fp16"], typer.Option(help="auto: fp32 on the CPU, fp16 above it")
+    ] = "auto",
+    json: Json = False,
+) -> None:
+    """The graphs on each execution provider of this machine: states and candidates per second, parity with the CPU, placement.
+
+    Encoding of 256 events, appending of one to 255, and crossing, with untrained models. The CPU has one thread, as a worker.
+
+    Examples:
+
+      slipstream bench accelerators --json
+
+      slipstream bench accelerators --provider cuda --preset small --batch 64
+    """
+    from bench.accelerators import AcceleratorsBench, run
+
+    ctx = context(command)
+    config = AcceleratorsBench(
+        providers=tuple(provider or AcceleratorsBench.providers),
+        presets=tuple(preset or AcceleratorsBench.presets),
+        batches=tuple(batch or AcceleratorsBench.batches),
+        candidates=candidates,
+        seconds=seconds,
+        precision=precision,
+    )
+    with interrupt_once(), needs_extra("train", "bench accelerators"):
+        result = run(config, ctx.say)
+    report(ctx, result, json)
+
+
 @bench.command("chaos")
 def _chaos(
     command: typer.Context,
@@ -99,7 +140,7 @@ def _stream(
 ) -> None:
     """Raw JSON events to the compacted changelog: cost, latency, recovery, beside stock Faust and Quix Streams.
 
-    On a Kafka of its own, one thing after the other: about 12 minutes on two quiet cores, 4 without --growth. Quix Streams is
+    On a Kafka of its own, one thing after the other: about 9 minutes on two quiet cores, 4 without --growth. Quix Streams is
     installed into a virtual environment of its own, since it needs an older Kafka client.
 
     Examples:
