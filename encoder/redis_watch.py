@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from encoder.store_redis import active_model, connect
+from encoder.models_redis import active_model
+from encoder.store_redis import connect
 from schemas.errors import SlipstreamError
 from schemas.names import Names
 

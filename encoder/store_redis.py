@@ -70,25 +70,6 @@ def connect(url: str, timeout_s: float = 5.0) -> RedisClient:
         raise UnavailableError(f"Redis Cluster: {error}: is it running, and a cluster? (setting `redis_url`)") from None
 
 
-def publish_active(client: RedisClient, names: Names, model_id: str) -> str:
-    """Name this model as the one that rankers read, unless one is named already. Returns the named one.
-
-    Raises:
-        UnavailableError: Redis cannot be reached.
-    """
-    with _reaching(client):
-        client.set(names.active_key, model_id, nx=True)
-        named: Any = client.get(names.active_key)
-    return str(named, "ascii", "replace") if named else model_id
-
-
-def active_model(client: RedisClient, names: Names) -> str | None:
-    """The id of the model that rankers read. Raises as `publish_active`."""
-    with _reaching(client):
-        named: Any = client.get(names.active_key)
-    return str(named, "ascii", "replace") if named else None
-
-
 class RedisStateStore:
     """A `StateStore` (encoder/store.py) on Redis 6.2 or later, or what speaks its protocol and runs its scripts."""
 
@@ -114,13 +95,13 @@ class RedisStateStore:
 
     def load(self, users: Sequence[bytes]) -> list[Loaded]:
         keys = [self._key(user) for user in users]
-        with _reaching(self._client):
+        with reaching(self._client):
             values = self._pipelined([("GET", key) for key in keys])
         return [self._read(key, value) for key, value in zip(keys, values, strict=True)]
 
     def apply(self, writes: Sequence[Write]) -> list[Outcome]:
         commands = [self._command(write) for write in writes]
-        with _reaching(self._client):
+        with reaching(self._client):
             replies = self._pipelined(commands)
             missing = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
             if missing:  # a new Redis, a fail-over, SCRIPT FLUSH
@@ -180,7 +161,7 @@ class RedisStateStore:
 
 
 @contextmanager
-def _reaching(client: RedisClient) -> Iterator[None]:
+def reaching(client: RedisClient) -> Iterator[None]:
     try:
         yield
     except (RedisError, RedisClusterException) as error:

@@ -38,13 +38,14 @@ from encoder.changelog import Folded, fold
 from encoder.engine import Done, Engine, unix_ms
 from encoder.hot import DEFAULT_RECHECK_EVERY, HotStates
 from encoder.metrics import EncodeMetrics
+from encoder.models_redis import publish_active
 from encoder.redis_watch import RedisWatch
 from encoder.refresh import Refresher
 from encoder.refresh_log import RefreshLog
 from encoder.runtime import Runtime, RuntimeConfig
 from encoder.source import Source, SourceConfig
 from encoder.stopwatch import Stopwatch
-from encoder.store_redis import DEFAULT_DELETED_TTL_S, RedisStateStore, connect, publish_active
+from encoder.store_redis import DEFAULT_DELETED_TTL_S, RedisStateStore, connect
 from schemas.errors import ConfigError, UnavailableError
 from schemas.names import Names
 

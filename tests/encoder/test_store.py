@@ -20,9 +20,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from encoder.models_redis import publish_active
 from encoder.store import Deleted, Invalid, Loaded, Outcome, StateStore, Write
 from encoder.store_memory import MemoryStateStore
-from encoder.store_redis import RedisStateStore, connect, publish_active
+from encoder.store_redis import RedisStateStore, connect
 from schemas.errors import ConfigError, UnavailableError
 from schemas.names import Names
 from schemas.sequence import RECORD, Records

@@ -14,7 +14,7 @@ from slipstream.cli.app import app
 from tests.bundles import random_bundle
 
 COMMANDS = (
-    "up", "down", "status", "config", "topics create", "ingest", "sequence", "encode", "replay", "simulate", "train", "export",
+    "up", "down", "status", "config", "topics create", "ingest", "sequence", "encode", "replay", "simulate", "train", "export", "model status", "model activate", "model retire",
     "state show", "rank", "verify", "demo", "forget", "bench stream", "bench chaos", "dead-letters list", "dead-letters show",
     "dead-letters replay", "dead-letters drop",
 )  # fmt: skip

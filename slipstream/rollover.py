@@ -1,0 +1,167 @@
+"""Rolling over to another model: which models have states, how far their encoders are, which one rankers read.
+
+Two models live side by side: each has its own consumer group and its own keys, and `<prefix>:active` names the one that rankers
+read. So rolling over is: start encoders with the new bundle; when they have caught up, `activate`; rankers load the new bundle
+when `StateReader.require_active` says so. Back is the same command with the former model. `retire` deletes what is left.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from edge.kafka import REQUEST_TIMEOUT_S, Admin, KafkaConfig, make, mapped
+from encoder.models_redis import activate_model, active_model, delete_states
+from encoder.store_redis import RedisClient
+from schemas.bundle import MODEL_ID_CHARS
+from schemas.errors import ConfigError, FencedError, UnavailableError
+from schemas.names import Names
+from stream.group_offsets import committed_offsets
+from stream.lag import group_lag
+from stream.offsets import end_offsets
+from stream.topics import partition_counts
+
+_LOOK_S = 0.2
+_MODEL_ID = re.compile(f"[0-9a-f]{{{MODEL_ID_CHARS}}}")
+
+
+class ModelStatus(NamedTuple):
+    """
+    Attributes:
+        active: rankers read it.
+        encoders: workers in its consumer group.
+        lag: changelog records that are not in its states yet; None: no encoder of it ever committed.
+    """
+
+    model_id: str
+    active: bool
+    encoders: int
+    lag: int | None
+
+
+class Models:
+    """The models of one deployment."""
+
+    def __init__(self, kafka: KafkaConfig, client: RedisClient, names: Names) -> None:
+        """
+        Args:
+            client: as encoder.store_redis.connect makes it.
+        """
+        self._kafka, self._client, self._names = kafka, client, names
+        self._admin = Admin(kafka)
+
+    def status(self) -> list[ModelStatus]:
+        """Every model that has a consumer group, and the active one; that first, then by id.
+
+        Raises:
+            TopicError, UnavailableError: the changelog is not there; Kafka or Redis does not answer.
+        """
+        active = active_model(self._client, self._names)
+        encoders = self._encoders()
+        found = [
+            ModelStatus(model_id, model_id == active, encoders.get(model_id, 0), self._lag(model_id))
+            for model_id in sorted({*encoders, *([active] if active else [])})
+        ]
+        return sorted(found, key=lambda model: not model.active)
+
+    def activate(self, model_id: str, patience_s: float) -> str | None:
+        """Let rankers read this model, when it holds every record that was in the changelog when this was called.
+
+        Returns:
+            The model that was active before, to go back to; None if there was none.
+
+        Raises:
+            ConfigError: no encoder of it ever ran.
+            UnavailableError: it did not catch up within `patience_s`; or Kafka or Redis does not answer.
+        """
+        topic, group = self._names.sequences, self._names.encoder_group(_checked(model_id))
+        where = [(topic, partition) for partition in range(partition_counts(self._admin, [topic])[topic])]
+        ends = end_offsets(self._admin, where, committed_only=True)
+        deadline_s = time.monotonic() + patience_s
+        while True:
+            committed = committed_offsets(self._kafka, group, where)
+            if not committed:
+                raise ConfigError(
+                    f"no encoder of model {model_id} ever ran here (prefix {self._names.prefix}): start "
+                    "`slipstream --bundle <its directory> encode`, and activate it when it has caught up"
+                )
+            behind = sum(max(0, ends[w] - committed.get(w, 0)) for w in where)
+            if not behind:
+                return activate_model(self._client, self._names, model_id)
+            if time.monotonic() > deadline_s:
+                raise UnavailableError(
+                    f"model {model_id} is still {behind:,} offsets of {topic} behind after {patience_s:.0f} s: rankers "
+                    "would read older states than now. Do its encoders run? `slipstream model status` shows its lag; "
+                    "--wait waits for longer"
+                )
+            time.sleep(_LOOK_S)
+
+    def retire(self, model_id: str, progress: Callable[[int], None]) -> int:
+        """Delete a model's states and its consumer group. Interrupted, it can be called again.
+
+        Args:
+            progress: called now and then with the states deleted so far.
+
+        Returns:
+            The states deleted, markers of deleted users included.
+
+        Raises:
+            ConfigError: rankers read it.
+            FencedError: encoders of it run: they would write its states again.
+            UnavailableError: Kafka or Redis does not answer.
+        """
+        active = active_model(self._client, self._names)
+        if _checked(model_id) == active:
+            raise ConfigError(f"rankers read model {model_id}: activate another one first")
+        encoders = self._encoders()
+        if encoders.get(model_id):
+            raise FencedError(
+                f"{encoders[model_id]} encoders of model {model_id} run and would write its states again: stop them first"
+            )
+        deleted = delete_states(self._client, self._names, model_id, progress)
+        if model_id in encoders:
+            group = self._names.encoder_group(model_id)
+            self._asked(lambda client: client.delete_consumer_groups([group])[group].result(REQUEST_TIMEOUT_S))
+        return deleted
+
+    def _encoders(self) -> dict[str, int]:
+        """Members of each model's consumer group, by model."""
+        prefix = self._names.encoder_group("")
+        listed = self._asked(lambda client: client.list_consumer_groups().result(REQUEST_TIMEOUT_S))
+        groups = [g.group_id for g in listed.valid if _is_of_model(g.group_id, prefix)]
+        if not groups:
+            return {}
+        described = self._asked(
+            lambda client: {group: asked.result() for group, asked in client.describe_consumer_groups(groups).items()}
+        )
+        return {group.removeprefix(prefix): len(found.members) for group, found in described.items()}
+
+    def _lag(self, model_id: str) -> int | None:
+        topic, group = self._names.sequences, self._names.encoder_group(model_id)
+        partitions = partition_counts(self._admin, [topic])[topic]
+        if not committed_offsets(self._kafka, group, [(topic, partition) for partition in range(partitions)]):
+            return None
+        return sum(group_lag(self._admin, group, [topic], self._kafka).values())
+
+    def _asked(self, ask: Callable[[AdminClient], Any]) -> Any:
+        try:
+            return ask(make(AdminClient, self._kafka.client(), self._kafka))
+        except KafkaException as error:
+            raise mapped(error, f"Kafka at {self._kafka.bootstrap_servers}, consumer groups") from None
+
+
+def _is_of_model(group: str, prefix: str) -> bool:
+    return group.startswith(prefix) and _MODEL_ID.fullmatch(group.removeprefix(prefix)) is not None
+
+
+def _checked(model_id: str) -> str:
+    if not _MODEL_ID.fullmatch(model_id):
+        raise ConfigError(
+            f"{model_id!r} is no model id: {MODEL_ID_CHARS} hexadecimal digits, as `slipstream model status` lists them"
+        )
+    return model_id
