@@ -11,8 +11,6 @@ Runtime's CPU provider:
   all of them can sum to (`weight_steps`), values are int8 already. Every partial sum is an integer below 2^24, exact in fp32 in
   any order. That rounding changes an output by about a tenth of what int8 keys and values do.
 - Maxima are taken over keys that the query may see, and a masked key weighs exactly 0.
-
-`cross` stores nothing, so there speed decides.
 """
 
 from __future__ import annotations
@@ -21,7 +19,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from encoder.graph_heads import Heads
 from encoder.graph_parts import linear
@@ -90,14 +87,8 @@ def queries(heads: Heads, weights: Weights, block: str, x: str) -> str:
 
 def new_keys(heads: Heads, weights: Weights, block: str, x: str) -> NewKeys:
     """`(B, T, d)` normed -> keys and values."""
-    net, s = heads.net, heads.shape
-    kv = net.reshape(linear(net, weights, f"{block}.key_value", x), 0, 0, 2 * s.kv_heads, s.head_dim)
-    largest = net("ReduceMax", net("Abs", kv), net.i64(-1), keepdims=1)  # (B, T, 2 G, 1)
-    scale = net("Clip", net("Mul", largest, net.f32(1 / 127)), net.f32(MIN_SCALE), net.f32(MAX_SCALE))
-    stored = net.cast(scale, np.float16)
-    scale = net.cast(stored, np.float32)
-    quantised = net("Clip", net("Round", net("Div", kv, scale)), net.f32(-127), net.f32(127))
-    quantised = net.reshape(quantised, 0, 0, -1)
+    net = heads.net
+    quantised, scale, stored = quantise(heads, weights, block, x)
     key, value = net.split(quantised, 2, axis=2)  # (B, T, G D)
     by_head = net("Transpose", net.reshape(scale, 0, 0, -1), perm=[0, 2, 1])  # (B, 2 G, T)
     key_scale, value_scale = net.split(by_head, 2, axis=1)
@@ -111,10 +102,22 @@ def new_keys(heads: Heads, weights: Weights, block: str, x: str) -> NewKeys:
     )
 
 
+def quantise(heads: Heads, weights: Weights, block: str, x: str) -> tuple[str, str, str]:
+    """`(B, T, d)` normed -> int8 values `(B, T, 2 G D)` f32, their scales `(B, T, 2 G, 1)` f32, and the same as f16."""
+    net, s = heads.net, heads.shape
+    kv = net.widen(net.reshape(linear(net, weights, f"{block}.key_value", x), 0, 0, 2 * s.kv_heads, s.head_dim))
+    largest = net("ReduceMax", net("Abs", kv), net.i64(-1), keepdims=1)  # (B, T, 2 G, 1)
+    scale = net("Clip", net("Mul", largest, net.f32(1 / 127)), net.f32(MIN_SCALE), net.f32(MAX_SCALE))
+    stored = net.cast(scale, np.float16)
+    scale = net.cast(stored, np.float32)
+    quantised = net("Clip", net("Round", net("Div", kv, scale)), net.f32(-127), net.f32(127))
+    return net.reshape(quantised, 0, 0, -1), scale, stored
+
+
 def attend(heads: Heads, q: str, seen: Keys) -> str:
     """Attention under one softmax, in sums that are exact (see the module). `(B, G, M, D)` -> `(B, T, d)`."""
     net = heads.net
-    products = [net("MatMul", q, _transposed(heads, key)) for key in seen.keys]
+    products = [net("MatMul", q, transposed(heads, key)) for key in seen.keys]
     score = products[0] if len(products) == 1 else net("Concat", *products, axis=-1)  # (B, G, M, K)
     score = net("Add", net("Mul", score, seen.key_scale), seen.mask)
     peak = net("ReduceMax", score, net.i64(-1), keepdims=1)
@@ -133,56 +136,6 @@ def attend(heads: Heads, q: str, seen: Keys) -> str:
     return heads.tokens(attended, heads.shape.head_dim)
 
 
-def cross_attend(heads: Heads, weights: Weights, block: str, x: str, past_keys: str, past_values: str) -> str:
-    """Candidates attend to their user's past and each to itself.
-
-    Queries, own keys and own values get one column more: 1, 0 and 1. So the product of queries and past keys includes the mask,
-    and the weighted sum of values ends with the sum of the weights.
-
-    Args:
-        x: `(U, C, d)` normed.
-        past_keys: `(U, G, P, D + 1)` f32, the last column is the mask.
-        past_values: `(U, G, P, D + 1)` f32, the last column is 1.
-
-    Returns:
-        `(U, C, d)`, before the output projection.
-    """
-    net, s = heads.net, heads.shape
-    width = s.head_dim + 1
-    root = np.sqrt(np.float32(s.head_dim))
-    own_weight, own_bias = (
-        _with_column(weights[f"{block}.key_value.{part}"], 2 * s.kv_heads, 0).reshape(2, s.kv_heads, 1, width, -1)
-        for part in ("weight", "bias")
-    )
-    own_bias[1, :, :, -1] = 1
-    # Each query head gets its own copy of what its kv head shares, so that all are laid out alike.
-    own_weight, own_bias = (np.repeat(value, heads.group, axis=2) for value in (own_weight, own_bias))
-    extended = {
-        "query.weight": _with_column(weights[f"{block}.query.weight"] / root, s.heads, 0),
-        "query.bias": _with_column(weights[f"{block}.query.bias"] / root, s.heads, 1),
-        "own.weight": own_weight.reshape(2 * s.heads * width, s.d_model),
-        "own.bias": own_bias.reshape(-1),
-    }
-    own = net.split(linear(net, extended, "own", x), 2, axis=2)  # (U, C, H (D + 1))
-    q, own_k, own_v = (
-        heads.rows(part, width) for part in (linear(net, extended, "query", x), *own)
-    )  # (U, G, M, D + 1)
-    own_score = net("ReduceSum", net("Mul", q, own_k), net.i64(-1), keepdims=1)  # (U, G, M, 1)
-    score = net("MatMul", q, _transposed(heads, past_keys))  # (U, G, M, P)
-    peak = net("Max", net("ReduceMax", score, net.i64(-1), keepdims=1), own_score)
-    past_sum = net("MatMul", net("Exp", net("Sub", score, peak)), past_values)  # (U, G, M, D + 1)
-    own_sum = net("Mul", net("Exp", net("Sub", own_score, peak)), own_v)
-    weighted, total = net.split_at(net("Add", past_sum, own_sum), net.i64(s.head_dim, 1), 2, axis=-1)
-    return heads.tokens(net("Div", weighted, total), s.head_dim)
-
-
-def _transposed(heads: Heads, keys: str) -> str:
+def transposed(heads: Heads, keys: str) -> str:
     """`(B, G, K, D)` -> `(B, G, D, K)`; ONNX Runtime folds it into the product."""
     return heads.net("Transpose", keys, perm=[0, 2, 1] if heads.shape.kv_heads == 1 else [0, 1, 3, 2])
-
-
-def _with_column(value: NDArray[np.float32], heads: int, last: float) -> NDArray[np.float32]:
-    """Give each head one output more, filled with `last`: `(heads D, ...)` -> `(heads (D + 1), ...)`."""
-    by_head = value.reshape(heads, -1, *value.shape[1:])
-    column = np.full((heads, 1, *value.shape[1:]), last, np.float32)
-    return np.concatenate([by_head, column], axis=1).reshape(-1, *value.shape[1:])

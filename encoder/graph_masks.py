@@ -31,7 +31,7 @@ class Masks:
                 seen_last = net("Concat", real, seen_last, axis=-1)
             # (B or 1, T or 1, K)
             self._tokens, self._last = (
-                net("Where", seen, net.f32(0), net.f32(MASKED)) for seen in (seen_all, seen_last)
+                net("Where", seen, net.number(0), net.number(MASKED)) for seen in (seen_all, seen_last)
             )
             self._rows, self._row_tokens = self._tokens, ""
             if heads.group > 1:
@@ -42,6 +42,10 @@ class Masks:
                 self._rows = net("Gather", self._tokens, self._row_tokens, axis=1)  # (B or 1, M, K)
             self._tokens, self._last, self._rows = map(heads.over_heads, (self._tokens, self._last, self._rows))
 
+    def mask(self, only_last: bool) -> str:
+        """0 or MASKED `(B or 1, 1, M, K)` of the narrow type, for the queries of all tokens or of the last one."""
+        return self._last if only_last else self._rows
+
     def keys(self, new: NewKeys, past: Past | None, layer: int, only_last: bool) -> Keys:
         """The keys of a layer, for the queries of all tokens or of the last one."""
         net = self._net
@@ -51,8 +55,8 @@ class Masks:
             keys, values = [past.keys[layer], *keys], [past.values[layer], *values]
             key_scale = net("Concat", past.key_scales[layer], key_scale, axis=-1)
             value_scale = net("Concat", past.value_scales[layer], value_scale, axis=-1)
-        tokens, rows = (self._last, self._last) if only_last else (self._tokens, self._rows)
+        tokens = self._last if only_last else self._tokens
         largest = net("ReduceMax", net("Add", value_scale, tokens), net.i64(-1), keepdims=1)  # (B, G, T or 1, 1)
         if not only_last and self._row_tokens:
             largest = net("Gather", largest, self._row_tokens, axis=-2)  # (B, G, M, 1)
-        return Keys(keys, values, key_scale, value_scale, rows, largest, self._sizes)
+        return Keys(keys, values, key_scale, value_scale, self.mask(only_last), largest, self._sizes)

@@ -11,9 +11,9 @@ NORM_EPSILON = 1e-6
 
 
 def linear(net: Net, weights: Weights, name: str, x: str) -> str:
-    """x W^T + b."""
-    product = net("MatMul", x, net.constant(weights[f"{name}.weight"].T, f"{name}.weight"))
-    return net("Add", product, net.constant(weights[f"{name}.bias"], f"{name}.bias"))
+    """x W^T + b, in the type of x."""
+    product = net("MatMul", x, net.weight(weights[f"{name}.weight"].T, f"{name}.weight", like=x))
+    return net("Add", product, net.weight(weights[f"{name}.bias"], f"{name}.bias", like=x))
 
 
 def layer_norm(net: Net, weights: Weights, name: str, x: str) -> str:
@@ -34,7 +34,7 @@ def unit(net: Net, x: str, length: float = 1.0) -> str:
 
 
 def phi(net: Net, weights: Weights, name: str, x: str, length: float = 1.0) -> str:
-    """PinFM's point-wise MLP with L2 norm, around a residual: unit(x + down(gelu(up(x)))) * length."""
+    """PinFM's point-wise MLP with L2 norm, around a residual: unit(x + down(gelu(up(x)))) * length. In f32 in both forms."""
     with net.scope(name):
         inner = linear(net, weights, f"{name}.down", gelu(net, linear(net, weights, f"{name}.up", x)))
         return unit(net, net("Add", x, inner), length)
@@ -43,5 +43,6 @@ def phi(net: Net, weights: Weights, name: str, x: str, length: float = 1.0) -> s
 def mlp(net: Net, weights: Weights, block: str, x: str) -> str:
     """x + MLP(norm(x))."""
     with net.scope("mlp"):
-        inner = gelu(net, linear(net, weights, f"{block}.up", layer_norm(net, weights, f"{block}.norm_mlp", x)))
-        return net("Add", x, linear(net, weights, f"{block}.down", inner))
+        normed = net.narrow(layer_norm(net, weights, f"{block}.norm_mlp", x))
+        inner = gelu(net, linear(net, weights, f"{block}.up", normed))
+        return net("Add", x, net.widen(linear(net, weights, f"{block}.down", inner)))

@@ -24,8 +24,10 @@ class Past:
     Attributes:
         length: `(B, 1)` i64.
         is_real: `(B, P)` bool.
-        keys, values: per layer `(B, G, P, D)` f32 holding int8 values.
-        key_scales, value_scales: per layer `(B, G, 1, P)` f32, or `(B, G, P, 1)` as columns.
+        keys, values: per layer `(B, G, P, D)` holding int8 values.
+        key_scales, value_scales: per layer `(B, G, 1, P)`, or `(B, G, P, 1)` as columns.
+
+    All of the form's narrow type.
     """
 
     length: str
@@ -48,8 +50,10 @@ def past_inputs(net: Net, shape: ModelShape, batch: str, scales_as_columns: bool
         steps = net("Slice", net.constant(np.arange(s.context)), net.i64(0), net("Shape", kv, start=1, end=2))  # (P,)
         is_real = net("Less", steps, length)
         pieces = net.split(net.reshape(kv, 0, 0, -1), parts, axis=2)  # (B, P, G D) i8
-        tensors = [net.cast(heads.apart(piece), np.float32) for piece in pieces]
-        by_slot = net.cast(net.reshape(scales, 0, 0, -1), np.float32)  # (B, P, 2 L G)
+        tensors = [net.cast(heads.apart(piece), net.real) for piece in pieces]
+        by_slot = net.reshape(scales, 0, 0, -1)  # (B, P, 2 L G)
+        if not net.half:
+            by_slot = net.cast(by_slot, np.float32)
         if scales_as_columns:
             scale_tensors = [heads.apart(piece) for piece in net.split(by_slot, parts, axis=2)]
         else:
@@ -59,11 +63,15 @@ def past_inputs(net: Net, shape: ModelShape, batch: str, scales_as_columns: bool
     return Past(length, is_real, tensors[:n], tensors[n:], scale_tensors[:n], scale_tensors[n:])
 
 
-def past_columns(heads: Heads, past: Past) -> tuple[str, str]:
-    """What `cross` puts behind keys and values: 0 or MASKED, and 1 for real slots. Both `(U, G, P, 1)` f32."""
+def past_columns(heads: Heads, past: Past, columns: int) -> tuple[str, str]:
+    """What `cross` puts behind keys and values: 0 or MASKED, and 1 for real slots; then zeros. Both `(U, G, P, columns)`."""
     net, s = heads.net, heads.shape
+    zeros = [0.0] * (columns - 1)
     with net.scope("past"):
         is_real = net("Unsqueeze", past.is_real, net.i64(2))  # (U, P, 1)
         if s.kv_heads > 1:
             is_real = net("Expand", net("Unsqueeze", is_real, net.i64(1)), net.i64(1, s.kv_heads, 1, 1))
-        return net("Where", is_real, net.f32(0), net.f32(MASKED)), net("Where", is_real, net.f32(1), net.f32(0))
+        return (
+            net("Where", is_real, net.number(0, *zeros), net.number(MASKED, *zeros)),
+            net("Where", is_real, net.number(1, *zeros), net.number(0, *zeros)),
+        )

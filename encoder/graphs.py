@@ -2,7 +2,12 @@
 
 Hand-built, since exported graphs give no say over what a slot is a function of (graph_parts.py), over the int8 past, or over the
 last layer, which needs a state's user embedding for one token only. Plain operators of opset 21, none of ONNX Runtime's own:
-the files run on its CPU, CUDA and TensorRT providers, which fuse them as they can.
+its CPU, CUDA and TensorRT providers fuse them as they can.
+
+There are two forms of each. The fp32 form is what a bundle holds: on a CPU it gives the same bits whatever the way
+(graph_attention.py). The fp16 form (`half`) is for accelerators: matrix products, attention and the past in f16, and what their
+rounding would spoil in f32: the residual stream, norms, the MLPs around the decoder, quantising (graph_half.py). Inputs and
+outputs are the same.
 
 Letters: B users, T new tokens, P past slots, L layers, G kv heads, H heads, D head_dim, d model width; U users and C candidates
 of a ranking request. Inputs and outputs:
@@ -23,7 +28,9 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from encoder.graph_attention import attend, cross_attend, new_keys, queries
+from encoder.graph_attention import attend, new_keys, queries
+from encoder.graph_cross import columns, cross_attend
+from encoder.graph_half import HalfKeys, half_attend, half_keys
 from encoder.graph_heads import Heads
 from encoder.graph_masks import Masks
 from encoder.graph_net import Net
@@ -33,21 +40,21 @@ from encoder.weights import Weights
 from schemas.bundle import ModelShape
 
 
-def build_encode(weights: Weights, shape: ModelShape) -> onnx.ModelProto:
+def build_encode(weights: Weights, shape: ModelShape, half: bool = False) -> onnx.ModelProto:
     """Tokens to slots, from nothing."""
-    return _build_refresh("encode", weights, shape)
+    return _build_refresh("encode", weights, shape, half)
 
 
-def build_append(weights: Weights, shape: ModelShape) -> onnx.ModelProto:
+def build_append(weights: Weights, shape: ModelShape, half: bool = False) -> onnx.ModelProto:
     """Tokens on top of past slots to new slots."""
-    return _build_refresh("append", weights, shape)
+    return _build_refresh("append", weights, shape, half)
 
 
-def _build_refresh(name: str, weights: Weights, shape: ModelShape) -> onnx.ModelProto:
-    net = Net(name)
+def _build_refresh(name: str, weights: Weights, shape: ModelShape, half: bool) -> onnx.ModelProto:
+    net = Net(name, half)
     s, heads = shape, Heads(net, shape)
     tokens = net.input("tokens", np.float32, ["B", "T", s.d_model])
-    past = past_inputs(net, s, "B", scales_as_columns=False) if name == "append" else None
+    past = past_inputs(net, s, "B", scales_as_columns=half) if name == "append" else None
     last = net("Unsqueeze", net.input("last", np.int64, ["B"]), net.i64(1))  # (B, 1)
     n_tokens = net("Shape", tokens, start=1, end=2)
     steps = net("Slice", net.constant(np.arange(s.context)), net.i64(0), n_tokens)  # (T,)
@@ -59,7 +66,8 @@ def _build_refresh(name: str, weights: Weights, shape: ModelShape) -> onnx.Model
         block, is_last_layer = f"blocks.{layer}", layer == s.layers - 1
         with net.scope(block):
             normed = layer_norm(net, weights, f"{block}.norm_attention", x)
-            new = new_keys(heads, weights, block, normed)
+            new = (half_keys if half else new_keys)(heads, weights, block, normed)
+            normed = net.narrow(normed)
             quantised.append(new.quantised)
             scales.append(new.stored_scale)
             if is_last_layer:
@@ -67,8 +75,11 @@ def _build_refresh(name: str, weights: Weights, shape: ModelShape) -> onnx.Model
                 x = net("Unsqueeze", net("GatherND", x, last, batch_dims=1), net.i64(1))  # (B, 1, d)
                 normed = net("Unsqueeze", net("GatherND", normed, last, batch_dims=1), net.i64(1))
             q = queries(heads, weights, block, normed)
-            attended = attend(heads, q, masks.keys(new, past, layer, is_last_layer))
-            x = net("Add", x, linear(net, weights, f"{block}.out", attended))
+            if isinstance(new, HalfKeys):
+                attended = half_attend(heads, q, new, past, layer, masks.mask(is_last_layer))
+            else:
+                attended = attend(heads, q, masks.keys(new, past, layer, is_last_layer))
+            x = net("Add", x, net.widen(linear(net, weights, f"{block}.out", attended)))
             x = mlp(net, weights, block, x)
 
     final = net("Squeeze", layer_norm(net, weights, "norm", x), net.i64(1))  # (B, d)
@@ -92,16 +103,16 @@ def _positions(net: Net, weights: Weights, shape: ModelShape, past: Past | None,
         return net("Gather", net.constant(weights["positions"], "positions"), steps)
 
 
-def build_cross(weights: Weights, shape: ModelShape) -> onnx.ModelProto:
+def build_cross(weights: Weights, shape: ModelShape, half: bool = False) -> onnx.ModelProto:
     """DCAT's crossing: every candidate attends to its user's past and to itself, at the position after the past."""
-    net = Net("cross")
+    net = Net("cross", half)
     s, heads = shape, Heads(net, shape)
     candidates = net.input("candidates", np.float32, ["U", "C", s.d_model])
     past = past_inputs(net, s, "U", scales_as_columns=True)
     with net.scope("positions"):
         position = net("Gather", net.constant(weights["positions"], "positions"), past.length)  # (U, 1, d)
     x = net("Add", phi(net, weights, "phi_in", candidates, np.sqrt(s.d_model)), position)
-    mask, count = past_columns(heads, past)
+    mask, count = past_columns(heads, past, columns(heads))
     for layer in range(s.layers):
         block = f"blocks.{layer}"
         with net.scope(block):
@@ -109,9 +120,9 @@ def build_cross(weights: Weights, shape: ModelShape) -> onnx.ModelProto:
             keys = net("Mul", past.keys[layer], past.key_scales[layer])
             values = net("Mul", past.values[layer], past.value_scales[layer])
             keys, values = net("Concat", keys, mask, axis=-1), net("Concat", values, count, axis=-1)
-            normed = layer_norm(net, weights, f"{block}.norm_attention", x)
+            normed = net.narrow(layer_norm(net, weights, f"{block}.norm_attention", x))
             attended = cross_attend(heads, weights, block, normed, keys, values)
-            x = net("Add", x, linear(net, weights, f"{block}.out", attended))
+            x = net("Add", x, net.widen(linear(net, weights, f"{block}.out", attended)))
             x = mlp(net, weights, block, x)
     hidden = phi(net, weights, "phi_out", layer_norm(net, weights, "norm", x))
     score = net("Squeeze", linear(net, weights, "score", hidden), net.i64(2))

@@ -7,8 +7,9 @@ nobody notices. So here each rung of the ladder is tried with fallback off, and 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -71,14 +72,25 @@ def import_onnxruntime() -> ModuleType:
         ) from None
 
 
+@dataclass(frozen=True)
+class Opening:
+    """
+    Attributes:
+        graph: a file, or its content.
+        options: ONNX Runtime's provider options of the rung and of those below it, which take the nodes that it cannot run.
+    """
+
+    graph: Path | bytes
+    options: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
 def open_sessions(
-    graphs: Mapping[str, Path], config: ProviderConfig, options: Mapping[str, Mapping[str, Mapping[str, str]]]
+    openings: Callable[[str], Mapping[str, Opening]], config: ProviderConfig
 ) -> tuple[dict[str, Any], str]:
     """Open graphs, all on the first rung that runs every one of them.
 
     Args:
-        graphs: files by graph.
-        options: ONNX Runtime's provider options, by graph and rung.
+        openings: what to open on a rung, by graph.
 
     Returns:
         Sessions by graph, and the rung that they run on.
@@ -96,7 +108,7 @@ def open_sessions(
             if _ORT_NAMES[rung] not in ort.get_available_providers():
                 raise _RungError(f"this ONNX Runtime ({ort.__version__}) was built without it")
             sessions = {
-                name: _open(ort, path, rung, config.threads, options.get(name, {})) for name, path in graphs.items()
+                name: _open(ort, name, opening, rung, config.threads) for name, opening in openings(rung).items()
             }
         except _RungError as error:
             reasons.append(f"{rung}: {error}; pip install '{_EXTRAS[rung]}'")
@@ -110,7 +122,16 @@ class _RungError(Exception):
     """Why a rung cannot be used."""
 
 
-def _open(ort: ModuleType, graph: Path, rung: str, threads: int, options: Mapping[str, Mapping[str, str]]) -> Any:
+def placement(session: Any) -> dict[str, int]:
+    """How many nodes of a session's graph each provider runs: by rung, the provider's own name if it is none."""
+    rungs = {name: rung for rung, name in _ORT_NAMES.items()}
+    nodes: Counter[str] = Counter()
+    for part in session.get_provider_graph_assignment_info():
+        nodes[rungs.get(part.ep_name, part.ep_name)] += len(part.get_nodes())
+    return dict(nodes)
+
+
+def _open(ort: ModuleType, name: str, opening: Opening, rung: str, threads: int) -> Any:
     rungs = LADDER[LADDER.index(rung) :]  # nodes that a rung cannot run go to those below
     session_options = ort.SessionOptions()
     session_options.intra_op_num_threads = threads
@@ -119,6 +140,7 @@ def _open(ort: ModuleType, graph: Path, rung: str, threads: int, options: Mappin
     session_options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Patterns are kept per shape: with ragged batches they cost memory and seldom hit.
     session_options.enable_mem_pattern = False
+    session_options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     session_options.log_severity_level = (
         3 if rung == "cpu" else 4
     )  # 3: errors; above the CPU, failures are what we look for
@@ -126,16 +148,17 @@ def _open(ort: ModuleType, graph: Path, rung: str, threads: int, options: Mappin
         ort.preload_dlls()
     try:
         session = ort.InferenceSession(
-            str(graph),
+            opening.graph if isinstance(opening.graph, bytes) else str(opening.graph),
             session_options,
             providers=[_ORT_NAMES[name] for name in rungs],
-            provider_options=[dict(options.get(name, {})) for name in rungs],
+            provider_options=[dict(opening.options.get(name, {})) for name in rungs],
             disabled_optimizers=_DISABLED_OPTIMIZERS,
             enable_fallback=0,
         )
     except Exception as error:  # ONNX Runtime's exceptions share no base class
         if rung == "cpu":
-            raise BundleError(f"{graph}: ONNX Runtime {ort.__version__} does not load it: {error}") from None
+            where = name if isinstance(opening.graph, bytes) else opening.graph
+            raise BundleError(f"{where}: ONNX Runtime {ort.__version__} does not load it: {error}") from None
         raise _RungError(_first_line(error)) from None
     session.disable_fallback()
     first = session.get_providers()[0]

@@ -3,26 +3,38 @@
 Letters: B users, T new tokens, P past slots, U users and C candidates of a ranking request, d model width,
 S = (2, L, G) keys or values, layers, kv heads; D head_dim.
 
-Batches run at the size that they have: on the CPU, shapes rounded up to buckets took 1.9 times as long over a mix of 600 shapes,
-and saved no memory. (Compiled providers will need them.)
+On the CPU, batches run at the size that they have: shapes rounded up to buckets took 1.9 times as long over a mix of 600 shapes,
+and saved no memory. Accelerators need the buckets (buckets.py) and run the fp16 form, built from the bundle's graphs at the start
+(graph_weights.py).
 
 On the CPU, slots and embeddings are the same bits whatever the batch, the padding and the way (graph_attention.py). Between kinds
-of machine, versions of ONNX Runtime or providers they differ by rounding.
+of machine, versions of ONNX Runtime or providers they differ by rounding (docs/gpu.md).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from encoder.accelerate import openings
+from encoder.buckets import Profile, profile
 from encoder.bundle import Bundle
-from encoder.providers import ProviderConfig, open_sessions
+from encoder.providers import ProviderConfig, open_sessions, placement
 from schemas.bundle import GRAPHS, ModelShape
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, ProviderError
+
+_NUMPY_TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(int8)": np.int8,
+    "tensor(int64)": np.int64,
+}
 
 
 class Slots(NamedTuple):
@@ -56,14 +68,28 @@ class RuntimeConfig(ProviderConfig):
     """
     Attributes:
         graphs: which graphs to open; a ranker needs `cross` alone.
+        precision: auto: fp32 on the CPU, fp16 above it.
+        buckets: round shapes up to fixed sizes; None: above the CPU.
+        warm_up: run each graph before the first batch does, above the CPU.
+        cache_dir: where TensorRT keeps engines; None: `slipstream/tensorrt` in the user's cache directory.
     """
 
     graphs: tuple[str, ...] = GRAPHS
+    precision: Literal["auto", "fp32", "fp16"] = "auto"
+    buckets: bool | None = None
+    warm_up: bool = True
+    cache_dir: Path | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.graphs or not set(self.graphs) <= set(GRAPHS):
             raise ConfigError(f"graphs: {self.graphs}: choose from {', '.join(GRAPHS)}")
+        if self.precision not in ("auto", "fp32", "fp16"):
+            raise ConfigError(f"precision: {self.precision!r}: choose from auto, fp32, fp16")
+
+    def half_on(self, rung: str) -> bool:
+        """Whether graphs run in their fp16 form there."""
+        return rung != "cpu" if self.precision == "auto" else self.precision == "fp16"
 
 
 class Runtime:
@@ -74,6 +100,8 @@ class Runtime:
 
     Attributes:
         provider: the rung that all graphs run on: tensorrt, cuda or cpu.
+        precision: fp32 or fp16.
+        placement: of each graph, how many of its nodes each rung runs. What decides about shapes stays on the CPU always.
     """
 
     def __init__(self, bundle: Bundle, config: RuntimeConfig | None = None) -> None:
@@ -84,11 +112,15 @@ class Runtime:
         """
         config = config or RuntimeConfig()
         self.shape: ModelShape = bundle.shape
+        self._profiles: dict[str, Profile] = {name: profile(name, bundle.shape) for name in config.graphs}
         self._sessions, self.provider = open_sessions(
-            {name: bundle.graph(name) for name in config.graphs},
-            config,
-            {name: _options(bundle.model_id, name) for name in config.graphs},
+            partial(openings, bundle, self._profiles, config.half_on, config.cache_dir), config
         )
+        self.precision = "fp16" if config.half_on(self.provider) else "fp32"
+        self.placement = {name: placement(session) for name, session in self._sessions.items()}
+        self._buckets = self.provider != "cpu" if config.buckets is None else config.buckets
+        if self.provider != "cpu" and config.warm_up:
+            self._warm_up()
         # A product with a single row is summed in another order than one with two or more (graph_attention.py).
         self._min_tokens = 2 if self.shape.heads == self.shape.kv_heads else 1
 
@@ -139,16 +171,19 @@ class Runtime:
         """
         self._check_tokens("candidates", candidates)
         self._check_past(past_kv, past_scales, past_length, len(candidates))
-        hidden, score = self._session("cross").run(
-            ["hidden", "score"],
-            {
-                "candidates": candidates,
-                "past_kv": past_kv,
-                "past_scales": past_scales,
-                "past_length": past_length,
-            },
-        )
+        feed: dict[str, NDArray[Any]] = {
+            "candidates": candidates,
+            "past_kv": past_kv,
+            "past_scales": past_scales,
+            "past_length": past_length,
+        }
+        hidden, score = self._run("cross", feed)
         return Scores(hidden, score)
+
+    def share_on_device(self) -> float:
+        """Of all graphs' nodes, the part that `provider` itself runs."""
+        nodes = [(of.get(self.provider, 0), sum(of.values())) for of in self.placement.values()]
+        return sum(on for on, _ in nodes) / sum(every for _, every in nodes)
 
     def _refresh(
         self,
@@ -170,9 +205,45 @@ class Runtime:
             )
         if n_tokens < self._min_tokens:
             tokens = np.concatenate([tokens, np.zeros_like(tokens)], axis=1)
-        feed = {"tokens": tokens, "last": last, **past}
-        kv, scales, embedding = self._session(graph).run(["kv", "scales", "embedding"], feed)
+        feed: dict[str, NDArray[Any]] = {"tokens": tokens, "last": last, **past}
+        kv, scales, embedding = self._run(graph, feed)
         return Slots(kv[:, :n_tokens], scales[:, :n_tokens], embedding)
+
+    def _run(self, graph: str, feed: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """The outputs of a graph, in the order of its profile."""
+        session, shapes = self._session(graph), self._profiles[graph]
+        names = list(shapes.outputs)
+        if not self._buckets:
+            return list(session.run(names, dict(feed)))
+        whole = shapes.sizes(feed)
+        parts = [
+            (where, shapes.sizes(part), session.run(names, shapes.pad(part, shapes.padded(shapes.sizes(part)))))
+            for where, part in shapes.pieces(feed)
+        ]
+        if len(parts) == 1:
+            return [shapes.unpad(name, value, whole) for name, value in zip(names, parts[0][2], strict=True)]
+        joined = []
+        for i, name in enumerate(names):
+            value = parts[0][2][i]
+            dims = shapes.outputs[name]
+            out = np.empty((*(whole[dim] for dim in dims), *value.shape[len(dims) :]), value.dtype)
+            for where, sizes, values in parts:
+                out[tuple(where.get(dim, slice(None)) for dim in dims)] = shapes.unpad(name, values[i], sizes)
+            joined.append(out)
+        return joined
+
+    def _warm_up(self) -> None:
+        """Load kernels and make room, at the least and at the typical size of each graph."""
+        for graph, session in self._sessions.items():
+            types = {given.name: _NUMPY_TYPES[given.type] for given in session.get_inputs()}
+            for sizes in self._profiles[graph].extremes()[:2]:
+                shapes = self._profiles[graph].shapes(sizes)
+                try:
+                    session.run(None, {name: np.zeros(size, types[name]) for name, size in shapes.items()})
+                except Exception as error:  # ONNX Runtime's exceptions share no base class
+                    raise ProviderError(
+                        f"{self.provider}: the graph {graph} does not run at {sizes}: {str(error).strip()[:300]}"
+                    ) from None
 
     def _session(self, graph: str) -> Any:
         if graph not in self._sessions:
@@ -211,17 +282,3 @@ class Runtime:
 def _check(good: bool, name: str, array: NDArray[Any], expected: str) -> None:
     if not good:
         raise ConfigError(f"{name}: got {array.dtype} {array.shape}, expected {expected}")
-
-
-def _options(model_id: str, graph: str) -> dict[str, dict[str, str]]:
-    """Provider options by rung."""
-    return {
-        # A cached engine does not know the weights that it was built from, so its name has to.
-        "tensorrt": {
-            "trt_engine_cache_enable": "1",
-            "trt_engine_cache_prefix": f"slipstream-{model_id}-{graph}",
-            "trt_timing_cache_enable": "1",
-        },
-        "cuda": {"arena_extend_strategy": "kSameAsRequested", "use_tf32": "0"},
-        "cpu": {},
-    }

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from encoder.bundle import Bundle
-from encoder.providers import open_sessions
+from encoder.providers import Opening, open_sessions
 from encoder.runtime import Runtime, RuntimeConfig, Slots
 from schemas.bundle import ModelShape
 from schemas.errors import BundleError, ConfigError, PrerequisiteError, ProviderError
@@ -50,7 +50,7 @@ def test_what_comes_out(runtime: Runtime, slots: Slots) -> None:
 
 def test_runs_on_the_provider_that_it_names(bundle: Bundle, runtime: Runtime) -> None:
     assert runtime.provider == "cpu"
-    sessions, rung = open_sessions({"append": bundle.graph("append")}, RuntimeConfig(), {})
+    sessions, rung = open_sessions(lambda _: {"append": Opening(bundle.graph("append"))}, RuntimeConfig())
     assert rung == "cpu"
     assert sessions["append"].get_providers() == ["CPUExecutionProvider"]
 
@@ -85,6 +85,7 @@ def test_a_missing_onnxruntime_names_what_to_install(bundle: Bundle, monkeypatch
         {"threads": 0},
         {"graphs": ()},
         {"graphs": ("decode",)},
+        {"precision": "int4"},
     ],
     ids=str,
 )
@@ -112,7 +113,7 @@ def test_a_graph_that_does_not_load_is_the_bundles_fault(bundle: Bundle, tmp_pat
     broken = tmp_path / "encode.onnx"
     broken.write_bytes(bundle.graph("encode").read_bytes()[:-100])
     with pytest.raises(BundleError, match=r"encode\.onnx"):
-        open_sessions({"encode": broken}, RuntimeConfig(), {})
+        open_sessions(lambda _: {"encode": Opening(broken)}, RuntimeConfig())
 
 
 ZERO = np.zeros(2, np.int64)

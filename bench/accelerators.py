@@ -1,0 +1,288 @@
+"""The graphs on every provider of this machine: what they make per second, how far from the CPU's numbers, on which nodes.
+
+Untrained models of the presets: speed does not depend on weights, and rounding shows more in them than in trained ones
+(docs/gpu.md). A run is measured as a worker sees it, from arrays in memory to arrays in memory, padding and copies included.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.result import Result
+from encoder.bundle import Bundle, load_bundle
+from encoder.export import Catalogue, export_weights
+from encoder.features import item_seeds
+from encoder.oracle import Tolerance
+from encoder.providers import LADDER
+from encoder.runtime import Runtime, RuntimeConfig, Slots
+from encoder.weights import random_weights
+from schemas.bundle import PRESETS
+from schemas.errors import ConfigError, ProviderError
+from schemas.vocabulary import Vocabulary
+
+#: Users whose states are compared; they grow by appends of these lengths.
+_COMPARED, _GROWTH = 32, (1, 1, 3, 7, 20)
+
+
+@dataclass(frozen=True)
+class AcceleratorsBench:
+    """
+    Attributes:
+        providers: those that do not run here are named and left out; the CPU is always measured, since it is the reference.
+        batches: users of a run.
+        candidates: of each user, where they are crossed.
+        seconds: that each point is measured for, at least.
+        threads: of a session on the CPU.
+    """
+
+    providers: tuple[str, ...] = LADDER
+    presets: tuple[str, ...] = ("small", "medium")
+    batches: tuple[int, ...] = (1, 16, 64, 256)
+    candidates: int = 256
+    seconds: float = 0.5
+    threads: int = 1
+    precision: Literal["auto", "fp32", "fp16"] = "auto"
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.presets if name not in PRESETS]
+        if unknown or not self.presets:
+            raise ConfigError(f"presets: {unknown or 'none named'}: choose from {', '.join(PRESETS)}")
+        if not self.batches or min(self.batches) < 1:
+            raise ConfigError(f"batches: {self.batches}: name numbers of users, 1 or more")
+
+
+class Parity(NamedTuple):
+    """States that a provider made, by encoding and several appends, against the CPU's from-scratch encoding of the same tokens.
+
+    Attributes:
+        max_steps: the furthest that any number of a slot is off, in steps of its int8 code.
+        slot_mean_steps: the furthest that a slot is off on average over its numbers.
+        slot_mean_steps_p99: what that is for all slots but one in a hundred.
+        min_cosine: of the user embeddings.
+        users_beyond: how many of the users encoder.oracle.Tolerance would not accept.
+        min_cosine_hidden, max_score: of crossed candidates, and how far their logits are apart.
+    """
+
+    max_steps: float
+    slot_mean_steps: float
+    slot_mean_steps_p99: float
+    min_cosine: float
+    users_beyond: int
+    min_cosine_hidden: float
+    max_score: float
+
+
+@dataclass
+class Measured:
+    """What one provider did with one preset."""
+
+    provider: str
+    preset: str
+    precision: str
+    on_device: float
+    start_s: float
+    per_s: dict[str, dict[int, float]] = field(default_factory=dict)
+    parity: Parity | None = None
+
+    def as_details(self) -> dict[str, Any]:
+        return {
+            "provider": self.provider,
+            "preset": self.preset,
+            "precision": self.precision,
+            "nodes_on_device": round(self.on_device, 4),
+            "start_s": round(self.start_s, 2),
+            "per_s": {
+                graph: {str(batch): round(value) for batch, value in of.items()} for graph, of in self.per_s.items()
+            },
+            "parity": None if self.parity is None else self.parity._asdict(),
+        }
+
+
+def run(config: AcceleratorsBench, say: Callable[[str], None]) -> Result:
+    """Measure each preset on each provider that runs here."""
+    measured: list[Measured] = []
+    absent: dict[str, str] = {}
+    with tempfile.TemporaryDirectory(prefix="slipstream-bench-") as made:
+        for preset in config.presets:
+            bundle = _bundle(preset, Path(made) / preset)
+            reference = Runtime(bundle, RuntimeConfig(threads=config.threads))
+            for provider in dict.fromkeys((*config.providers, "cpu")):
+                if provider in absent:
+                    continue
+                started_s = time.perf_counter()
+                try:
+                    runtime = reference if provider == "cpu" else Runtime(bundle, _config(provider, config))
+                except ProviderError as error:
+                    absent[provider] = str(error)
+                    say(f"{provider} is left out: {error}")
+                    continue
+                start_s = time.perf_counter() - started_s
+                of = Measured(provider, preset, runtime.precision, runtime.share_on_device(), start_s)
+                if runtime is not reference:
+                    of.parity = compare(runtime, reference)
+                of.per_s = _speeds(runtime, config)
+                measured.append(of)
+                say(f"{preset} on {provider} ({of.precision}): {_in_words(of)}")
+    return Result(
+        "accelerators",
+        _figures(measured),
+        {
+            "presets": config.presets,
+            "batches": config.batches,
+            "candidates": config.candidates,
+            "context": PRESETS[config.presets[0]].context,
+            "threads": config.threads,
+            "precision": config.precision,
+        },
+        {"measured": [of.as_details() for of in measured], "absent": absent, "devices": _devices()},
+    )
+
+
+def compare(runtime: Runtime, reference: Runtime) -> Parity:
+    """States and crossed candidates of one runtime beside another's."""
+    shape = runtime.shape
+    rng = np.random.default_rng(1)
+    n = _COMPARED
+    first = shape.context - sum(_GROWTH)
+    tokens = rng.standard_normal((n, shape.context, shape.d_model)).astype(np.float32)
+    grown = runtime.encode(tokens[:, :first], np.full(n, first - 1))
+    kv, scales, embedding = grown
+    at = first
+    for count in _GROWTH:
+        new = runtime.append(tokens[:, at : at + count], kv, scales, np.full(n, at), np.full(n, count - 1))
+        kv, scales = np.concatenate([kv, new.kv], axis=1), np.concatenate([scales, new.scales], axis=1)
+        embedding, at = new.embedding, at + count
+    fresh = reference.encode(tokens, np.full(n, shape.context - 1))
+    steps = slot_steps(Slots(kv, scales, embedding), fresh)
+    worst = steps.max(axis=-1)
+    mean = steps.mean(axis=-1)
+    cosine = _cosine(embedding, fresh.embedding)
+    tolerance = Tolerance()
+    beyond = (
+        (worst > tolerance.steps).any(axis=1)
+        | (mean > tolerance.slot_mean_steps).any(axis=1)
+        | (cosine < tolerance.cosine)
+    )
+    candidates = rng.standard_normal((n, 50, shape.d_model)).astype(np.float32)
+    lengths = rng.integers(0, shape.context + 1, n)
+    got, wanted = (of.cross(candidates, fresh.kv, fresh.scales, lengths) for of in (runtime, reference))
+    return Parity(
+        float(worst.max()),
+        float(mean.max()),
+        float(np.quantile(mean, 0.99)),
+        float(cosine.min()),
+        int(beyond.sum()),
+        float(_cosine(got.hidden, wanted.hidden).min()),
+        float(np.abs(got.score - wanted.score).max()),
+    )
+
+
+def slot_steps(got: Slots, wanted: Slots) -> NDArray[np.float32]:
+    """How far numbers are apart, in steps of the wanted code: `(B, T, 2 L G D)`."""
+    scale = wanted.scales.astype(np.float32)[..., None]
+    values = got.kv.astype(np.float32) * got.scales.astype(np.float32)[..., None]
+    steps = (np.abs(values - wanted.kv.astype(np.float32) * scale) / scale).astype(np.float32)
+    return steps.reshape(*steps.shape[:2], -1)
+
+
+def _speeds(runtime: Runtime, config: AcceleratorsBench) -> dict[str, dict[int, float]]:
+    shape = runtime.shape
+    context = shape.context
+    rng = np.random.default_rng(2)
+    most = max(config.batches)
+    tokens = rng.standard_normal((most, context, shape.d_model)).astype(np.float32)
+    some = runtime.encode(tokens[:1], np.full(1, context - 1))
+    kv, scales = np.repeat(some.kv, most, axis=0), np.repeat(some.scales, most, axis=0)
+    candidates = rng.standard_normal((most, config.candidates, shape.d_model)).astype(np.float32)
+    past = np.ascontiguousarray(kv[:, : context - 1]), np.ascontiguousarray(scales[:, : context - 1])
+    speeds: dict[str, dict[int, float]] = {"encode": {}, "append": {}, "cross": {}}
+    for b in config.batches:
+        last, zero = np.full(b, context - 1), np.zeros(b, np.int64)
+        encode = partial(runtime.encode, tokens[:b], last)
+        append = partial(runtime.append, tokens[:b, :1], past[0][:b], past[1][:b], last, zero)
+        cross = partial(runtime.cross, candidates[:b], kv[:b], scales[:b], last + 1)
+        ways: tuple[tuple[str, int, Callable[[], object]], ...] = (
+            ("encode", b, encode),
+            ("append", b, append),
+            ("cross", b * config.candidates, cross),
+        )
+        for name, made, once in ways:
+            speeds[name][b] = made / _seconds(once, config.seconds)
+    return speeds
+
+
+def _seconds(once: Callable[[], object], at_least_s: float) -> float:
+    """The median of runs, after two that are not counted, or one where a run is long."""
+    started_s = time.perf_counter()
+    once()
+    if time.perf_counter() - started_s < at_least_s:
+        once()
+    taken: list[float] = []
+    while sum(taken) < at_least_s or len(taken) < 3:
+        started_s = time.perf_counter()
+        once()
+        taken.append(time.perf_counter() - started_s)
+    return median(taken)
+
+
+def _figures(measured: Sequence[Measured]) -> Mapping[str, float | int | None]:
+    figures: dict[str, float | int | None] = {}
+    for of in measured:
+        for graph, by_batch in of.per_s.items():
+            what = "candidates" if graph == "cross" else "states"
+            figures[f"{of.preset}_{graph}_{of.provider}_{what}_per_s"] = max(by_batch.values())
+        if of.parity is not None:
+            figures[f"{of.preset}_{of.provider}_max_steps"] = of.parity.max_steps
+            figures[f"{of.preset}_{of.provider}_min_cosine"] = of.parity.min_cosine
+            figures[f"{of.preset}_{of.provider}_nodes_on_device"] = of.on_device
+    return figures
+
+
+def _in_words(of: Measured) -> str:
+    best = (f"{graph} {max(by_batch.values()):,.0f}/s" for graph, by_batch in of.per_s.items())
+    return f"{', '.join(best)}; {of.on_device:.1%} of the nodes"
+
+
+def _config(provider: str, config: AcceleratorsBench) -> RuntimeConfig:
+    return RuntimeConfig((provider,), provider, config.threads, precision=config.precision)
+
+
+def _bundle(preset: str, directory: Path) -> Bundle:
+    vocabulary, shape = Vocabulary(), PRESETS[preset]
+    export_weights(
+        random_weights(shape, vocabulary),
+        directory,
+        shape=shape,
+        vocabulary=vocabulary,
+        item_seeds=item_seeds(0),
+        catalogue=Catalogue(np.arange(1, 2), np.ones(1, np.int64)),
+        training={"weights": "random"},
+    )
+    return load_bundle(directory)
+
+
+def _cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
+    product = np.einsum("...d,...d->...", a.astype(np.float64), b.astype(np.float64))
+    cosine: NDArray[np.float64] = product / (np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1))
+    return cosine
+
+
+def _devices() -> list[str]:
+    """What accelerators there are, in the words of NVIDIA's driver."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    done = subprocess.run(query, capture_output=True, text=True, check=False)
+    return done.stdout.strip().splitlines() if done.returncode == 0 else []
