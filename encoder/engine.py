@@ -26,7 +26,7 @@ from encoder.stopwatch import Stopwatch
 from encoder.store import Deleted, Invalid, Loaded, Outcome, StateStore, Write, fresh_revision, is_newer
 from schemas.errors import FencedError
 from schemas.sequence import Records
-from schemas.state import FIXED_BYTES, Fence, Header, Kind, State
+from schemas.state import FIXED_BYTES, Fence, Header, Kind, State, StateLayout
 
 _log = logging.getLogger(__name__)
 
@@ -172,7 +172,7 @@ class Engine:
             if _is_current(task, row.plan.kind):
                 task.done = Done(PlanKind.HIT, 0, 0)
             else:
-                write = self._to_write(task, row, now_ms)
+                write = to_write(task.update, task.base, row, self.layout, now_ms)
                 self._unanswered[write.header.revision] = row
                 changing.append((task, row, write))
         if not changing:
@@ -192,27 +192,6 @@ class Engine:
             self._metrics.conflicts.inc()
             unread.append(task)
         return unread
-
-    def _to_write(self, task: _Task, row: Refreshed, now_ms: int) -> Write:
-        update, plan, layout = task.update, row.plan, self.layout
-        length = len(plan.wanted)
-        capacity = layout.capacity_for(length) if length else 0
-        if plan.kept and isinstance(task.base, State):
-            capacity = max(capacity, task.base.header.capacity)  # room that is there is used
-        header = Header(
-            kind=Kind.STATE if length else Kind.DELETED,
-            model_id=layout.model_id,
-            revision=fresh_revision(),
-            fence=update.fence,
-            length=length,
-            capacity=capacity,
-            newest_event_ms=int(plan.wanted["timestamp_ms"][-1]) if length else 0,
-            arrived_ms=update.arrived_ms,
-            encoded_ms=now_ms,
-            slots_crc=row.slots_crc,
-            embedding=row.embedding,
-        )
-        return Write(update.user, task.base, header, plan.kept, row.slots)
 
     def _finish(self, task: _Task, header: Header, row: Refreshed) -> None:
         """The store holds our write."""
@@ -240,6 +219,29 @@ class Engine:
             + (written.total() - written[PlanKind.DELETE]) * self.layout.header_bytes
             + written[PlanKind.DELETE] * FIXED_BYTES
         )
+
+
+def to_write(update: Update, base: Loaded, row: Refreshed, layout: StateLayout, now_ms: int) -> Write:
+    """What brings the stored value from `base` to `row`, which was made of it."""
+    plan = row.plan
+    length = len(plan.wanted)
+    capacity = layout.capacity_for(length) if length else 0
+    if plan.kept and isinstance(base, State):
+        capacity = max(capacity, base.header.capacity)  # room that is there is used
+    header = Header(
+        kind=Kind.STATE if length else Kind.DELETED,
+        model_id=layout.model_id,
+        revision=fresh_revision(),
+        fence=update.fence,
+        length=length,
+        capacity=capacity,
+        newest_event_ms=int(plan.wanted["timestamp_ms"][-1]) if length else 0,
+        arrived_ms=update.arrived_ms,
+        encoded_ms=now_ms,
+        slots_crc=row.slots_crc,
+        embedding=row.embedding,
+    )
+    return Write(update.user, base, header, plan.kept, row.slots)
 
 
 def _is_current(task: _Task, kind: PlanKind) -> bool:

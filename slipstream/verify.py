@@ -1,6 +1,7 @@
 """`slipstream verify`: every sequence against the raw topic, every state against its sequence and a from-scratch encoding.
 
-Ask when the stages have caught up: what is under way looks like a mismatch.
+Ask when the stages have caught up: what is under way looks like a mismatch. To repair is to make the states anew that are
+wrong, from their sequences, and to check them again.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from typing import NamedTuple
 
 from edge.kafka import KafkaConfig, topic_id
 from encoder.bundle import Bundle
-from encoder.oracle import Claim, check_states
+from encoder.engine import Update
+from encoder.oracle import Claim, Mismatch, check_states
+from encoder.refresh import Refresher
+from encoder.repair import repair
 from encoder.runtime import Runtime, RuntimeConfig
 from encoder.store import StateStore
 from schemas.errors import SequenceError, TopicError
@@ -41,6 +45,7 @@ class VerifyReport:
         users: with a sequence in the changelog.
         unreadable: raw messages that must be in the dead letters; None if the raw topic no longer holds everything, so that
             sequences could not be checked against it (`note` says so).
+        states_repaired: made anew, and right now; they are not among the mismatches.
         mismatches: at most one per sequence and one per state.
     """
 
@@ -49,6 +54,7 @@ class VerifyReport:
     sequences_mismatched: int = 0
     states_checked: int = 0
     states_mismatched: int = 0
+    states_repaired: int = 0
     unreadable: int | None = None
     note: str = ""
     mismatches: list[Wrong] = field(default_factory=list)
@@ -65,6 +71,7 @@ def verify(
     notify: Callable[[str], None] = lambda text: None,
     framed: Callable[[bytes], object] | None = None,
     capacity: int = DEFAULT_CAPACITY,
+    repair_states: bool = False,
 ) -> VerifyReport:
     """Check all sequences, and the states of all users or of a random sample.
 
@@ -73,6 +80,7 @@ def verify(
         framed: decodes Avro and Protobuf (stream.registry.framed_oracle), if ingest accepts them.
         capacity: of the sequence stage.
         sample: users whose states are checked; None = all.
+        repair_states: make those anew that are wrong.
 
     Raises:
         TopicError, UnavailableError: a topic is not there, or Kafka or Redis does not answer.
@@ -87,7 +95,14 @@ def verify(
     users = sorted(changelog.sequences)
     if sample is not None and sample < len(users):
         users = sorted(random.Random(seed).sample(users, sample))
-    _check_states(report, bundle, store, changelog, users, topic_id(kafka, names.sequences))
+    states = _States(bundle, store, changelog, topic_id(kafka, names.sequences))
+    wrong = states.check(users)
+    if repair_states and wrong:
+        notify(f"  {len(wrong):,} states wrong; they are made anew")
+        wrong = states.repair([mismatch.user for mismatch in wrong], lambda: read_sequences(kafka, names))
+        report.states_repaired = states.repaired
+    report.states_checked, report.states_mismatched = len(users), len(wrong)
+    report.mismatches += [Wrong(mismatch.user.decode(errors="replace"), mismatch.what) for mismatch in wrong]
     notify(f"  {report.states_checked:,} states checked against fresh encodings, {report.states_mismatched} wrong")
     return report
 
@@ -113,28 +128,49 @@ def _check_sequences(
     report.mismatches += [Wrong(mismatch.user.decode(errors="replace"), mismatch.what) for mismatch in wrong]
 
 
-def _check_states(
-    report: VerifyReport, bundle: Bundle, store: StateStore, changelog: Changelog, users: Sequence[bytes], topic: bytes
-) -> None:
-    runtime = Runtime(bundle, RuntimeConfig(graphs=("encode", "append")))
-    wrong = check_states(runtime, bundle.features, bundle.layout, _claims(report, store, changelog, users, topic))
-    report.states_checked = len(users)
-    report.mismatches += [Wrong(mismatch.user.decode(errors="replace"), mismatch.what) for mismatch in wrong]
-    report.states_mismatched += len(wrong)
+class _States:
+    """The states of one model, against a changelog that was read."""
 
+    def __init__(self, bundle: Bundle, store: StateStore, changelog: Changelog, topic: bytes) -> None:
+        self._store, self._changelog, self._topic = store, changelog, topic
+        self._layout, self._features = bundle.layout, bundle.features
+        self._runtime = Runtime(bundle, RuntimeConfig(graphs=("encode", "append")))
+        self.repaired = 0
 
-def _claims(
-    report: VerifyReport, store: StateStore, changelog: Changelog, users: Sequence[bytes], topic: bytes
-) -> Iterator[Claim]:
-    remaining = iter(users)
-    while some := list(islice(remaining, _LOAD_AT_ONCE)):
-        for user, stored in zip(some, store.load(some), strict=True):
-            found = changelog.sequences[user]
-            where = f"sequences[{found.partition}]@{found.offset}"
-            try:
-                records = decode_sequence(found.value, where).records
-            except SequenceError as error:
-                report.states_mismatched += 1
-                report.mismatches.append(Wrong(user.decode(errors="replace"), str(error)))
-                continue
-            yield Claim(user, records, stored, Fence(topic, found.partition, found.offset))
+    def check(self, users: Sequence[bytes]) -> list[Mismatch]:
+        """What is wrong, at most one for each user."""
+        unreadable: list[Mismatch] = []
+        wrong = check_states(self._runtime, self._features, self._layout, self._claims(users, unreadable))
+        return unreadable + wrong
+
+    def repair(self, users: Sequence[bytes], read_changelog: Callable[[], Changelog]) -> list[Mismatch]:
+        """Make states anew. Returns what is still wrong."""
+        bases = dict(zip(users, self._store.load(users), strict=True))
+        # Read after the states were: whatever an encoder wrote until then comes from a record that is in there.
+        self._changelog = read_changelog()
+        there = [user for user in users if user in self._changelog.sequences]
+        updates = [update for user in there if isinstance(update := self._update(user), Update)]
+        refresher = Refresher(self._runtime, self._features, self._layout)
+        done = repair(refresher, self._store, [(update, bases[update.user]) for update in updates]).done
+        left = self.check(there)
+        self.repaired = len(set(done) - {mismatch.user for mismatch in left})
+        return left
+
+    def _claims(self, users: Sequence[bytes], unreadable: list[Mismatch]) -> Iterator[Claim]:
+        remaining = iter(users)
+        while some := list(islice(remaining, _LOAD_AT_ONCE)):
+            for user, stored in zip(some, self._store.load(some), strict=True):
+                update = self._update(user)
+                if isinstance(update, Mismatch):
+                    unreadable.append(update)
+                else:
+                    yield Claim(user, update.records, stored, update.fence)
+
+    def _update(self, user: bytes) -> Update | Mismatch:
+        """What the changelog holds of a user, as an encoder would take it."""
+        found = self._changelog.sequences[user]
+        try:
+            records = decode_sequence(found.value, f"sequences[{found.partition}]@{found.offset}").records
+        except SequenceError as error:
+            return Mismatch(user, str(error))
+        return Update(user, records, Fence(self._topic, found.partition, found.offset), found.arrived_ms)

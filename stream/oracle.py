@@ -54,11 +54,12 @@ class Rebuilt:
 
 
 class Found(NamedTuple):
-    """A changelog value and where it is."""
+    """A changelog value, where it is, and until when every event that reached the broker is in it (Unix ms)."""
 
     value: bytes
     partition: int
     offset: int
+    arrived_ms: int
 
 
 @dataclass
@@ -148,7 +149,7 @@ def collect(changelog: Changelog, records: list[Record]) -> None:
         elif record.value is None:
             changelog.sequences.pop(key, None)
         else:
-            changelog.sequences[key] = Found(record.value, record.partition, record.offset)
+            changelog.sequences[key] = Found(record.value, record.partition, record.offset, record.timestamp_ms)
 
 
 def compare(rebuilt: Rebuilt, changelog: Changelog, topic: str = "sequences") -> list[Mismatch]:

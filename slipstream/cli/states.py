@@ -161,17 +161,21 @@ def _verify(
     command: typer.Context,
     sample: Annotated[int | None, typer.Option(min=1, help="Check the states of so many users [default: all]")] = None,
     seed: Annotated[int, typer.Option(help="Of the sample")] = 0,
+    repair: Annotated[bool, typer.Option("--repair", help="Make wrong states anew from their sequences")] = False,
     json: Json = False,
 ) -> None:
     """Check every sequence against the raw topic, and states against their sequences and from-scratch encodings.
 
-    Run it when the stages have caught up. Exit code 9 if anything is wrong.
+    Run it when the stages have caught up. Exit code 9 if anything is wrong, and not repaired. Encoders may run while states are
+    repaired: what they write meanwhile stays.
 
     Examples:
 
       slipstream verify
 
       slipstream verify --sample 1000 --json
+
+      slipstream verify --repair
     """
     with needs_extra("cpu", "verify"):
         from encoder.bundle import load_bundle
@@ -193,6 +197,7 @@ def _verify(
         notify=ctx.say,
         framed=framed_oracle(schema_registry(ctx), settings.formats, PATIENCE_S),
         capacity=settings.sequence_capacity,
+        repair_states=repair,
     )
     if report.note:
         ctx.say(report.note)

@@ -19,7 +19,7 @@ ROWS = [(10, 1, 0, 0), (20, 2, 0, 0), (30, 3, 0, 0)]
 def test_lost_events_are_counted() -> None:
     rebuilt = Rebuilt({b"a": (0, ROWS), b"b": (0, ROWS), b"c": (0, ROWS), b"d": (0, ROWS)})
     whole, part = encode(0, ROWS), encode(0, ROWS[1:])
-    sequences = {b"a": Found(whole, 0, 0), b"b": Found(part, 0, 1), b"c": Found(whole[:-1], 0, 2)}
+    sequences = {b"a": Found(whole, 0, 0, 0), b"b": Found(part, 0, 1, 0), b"c": Found(whole[:-1], 0, 2, 0)}
     assert events_lost(rebuilt, Changelog(1, sequences)) == 0 + 1 + 3 + 3
 
 

@@ -110,8 +110,12 @@ def test_verify_finds_nothing_wrong_and_then_what_is(deployment: Deployment) -> 
         assert done.returncode == 9
         assert json.loads(done.stdout)["states_mismatched"] == 1
         assert keys[0].rsplit(b":", 1)[1].decode() in done.stderr
-    finally:
+        repaired = deployment.json("verify", "--repair")
+        assert (repaired["states_repaired"], repaired["states_mismatched"], repaired["mismatches"]) == (1, 0, [])
+        assert deployment.json("verify")["states_mismatched"] == 0
+    except BaseException:
         client.set(keys[0], former or b"")
+        raise
     assert deployment.json("verify", "--sample", "5")["states_checked"] == 5
 
 

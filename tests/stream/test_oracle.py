@@ -103,7 +103,7 @@ def test_its_layout_is_the_contracts() -> None:
 
 
 def changelog_of(*found: tuple[bytes, bytes]) -> Changelog:
-    return Changelog(1, {user: Found(value, 0, at) for at, (user, value) in enumerate(found)})
+    return Changelog(1, {user: Found(value, 0, at, 0) for at, (user, value) in enumerate(found)})
 
 
 ROWS = [(10, 1, SAVE, HOME), (20, 2, SAVE, HOME)]
@@ -148,7 +148,7 @@ def test_the_changelog_is_what_compaction_would_leave() -> None:
     collect(changelog, [Record(home[b"b"], 2, 0, b"b", None), Record(home[b"a"], 5, 0, b"a", b"new")])
     collect(changelog, [Record(home[b"c"], 3, 0, b"c", None), Record((home[b"d"] + 1) % 4, 4, 0, b"d", b"stray")])
     collect(changelog, [Record(2, 9, 0, None, b"whose?"), Record(2, 10, 0, b"", None)])
-    assert changelog.sequences == {b"a": Found(b"new", home[b"a"], 5)}
+    assert changelog.sequences == {b"a": Found(b"new", home[b"a"], 5, 0)}
     assert changelog.misplaced == [(b"d", (home[b"d"] + 1) % 4, 4)]
     assert changelog.keyless == [(2, 9), (2, 10)]
     whats = [mismatch.what for mismatch in compare(Rebuilt(), changelog)]
