@@ -73,7 +73,7 @@ def raw_to_changelog(
         stack.enter_context(reader)
         began_ms = time.time() * 1000
         before = [program.cpu_s() for program in programs]
-        _send_steadily(kafka, names.engagements, keys, values, rate)
+        send_steadily(kafka, names.engagements, keys, values, rate)
         sent_s = time.time() - began_ms / 1000
         cores = {p.name: (p.cpu_s() - cpu_s) / sent_s for p, cpu_s in zip(programs, before, strict=True)}
         wait_until(
@@ -89,7 +89,7 @@ def raw_to_changelog(
     return Latency(took[arrived >= began_ms + _WARM_UP_MS], cores)
 
 
-def _send_steadily(kafka: KafkaConfig, topic: str, keys: list[bytes], values: list[bytes], rate: float) -> None:
+def send_steadily(kafka: KafkaConfig, topic: str, keys: list[bytes], values: list[bytes], rate: float) -> None:
     producer = Producer({**kafka.client(), "partitioner": "murmur2_random"})  # which gathers for 5 ms, as by default
     start_s = time.monotonic()
     for number, (key, value) in enumerate(zip(keys, values, strict=True)):

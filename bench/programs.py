@@ -107,8 +107,14 @@ def caught_up(admin: Admin, group: str, topic: str, markers: int = 0) -> bool:
 
 def metric(port: int, name: str) -> float | None:
     """A metric without labels of a worker on this machine; None while it does not answer or has none."""
+    return metrics(port).get(name)
+
+
+def metrics(port: int) -> dict[str, float]:
+    """All metrics of a worker on this machine, by name with labels as Prometheus writes them; none while it does not answer."""
     with suppress(URLError, OSError), urlopen(f"http://127.0.0.1:{port}/metrics", timeout=2) as answer:
-        for line in answer.read().decode().splitlines():
-            if line.startswith(f"{name} "):
-                return float(line.split()[1])
-    return None
+        lines = answer.read().decode().splitlines()
+        return {
+            name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+        }
+    return {}

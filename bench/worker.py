@@ -1,6 +1,6 @@
 """One stage's worker with any of its configuration's fields: `python -m bench.worker STAGE JSON`.
 
-The commands `slipstream ingest` and `slipstream sequence` take what people set; a benchmark varies more.
+The commands `slipstream ingest`, `sequence` and `encode` take what people set; a benchmark varies more.
 """
 
 from __future__ import annotations
@@ -21,13 +21,18 @@ from stream.config import IngestConfig, SequenceConfig
 def main(stage: str, options: dict[str, Any]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     kafka, names = KafkaConfig(options.pop("kafka"), options.pop("kafka_options", {})), Names(options.pop("prefix"))
-    if "data_dir" in options:
-        options["data_dir"] = Path(options["data_dir"])
+    for name in ("data_dir", "bundle", "refresh_log"):
+        if name in options:
+            options[name] = Path(options[name])
     try:
         if stage == "ingest":
             from stream.ingest import run_ingest
 
             run_ingest(IngestConfig(kafka, names, **options))
+        elif stage == "encode":
+            from encoder.worker import EncodeConfig, run_encode
+
+            run_encode(EncodeConfig(kafka, names=names, **options))
         else:
             from stream.sequence import run_sequence
 

@@ -95,8 +95,20 @@ class Refreshed(NamedTuple):
 class Refresher:
     """Makes states of one model. Not for several threads at once."""
 
-    def __init__(self, graphs: Graphs, tokens: Tokens, layout: StateLayout, watch: Stopwatch | None = None) -> None:
+    def __init__(
+        self,
+        graphs: Graphs,
+        tokens: Tokens,
+        layout: StateLayout,
+        watch: Stopwatch | None = None,
+        incremental: bool = True,
+    ) -> None:
+        """
+        Args:
+            incremental: build on states that are there; False encodes every sequence from nothing, to compare with.
+        """
         self.layout = layout
+        self._incremental = incremental
         self._graphs = graphs
         self._tokens = tokens
         self._watch = watch or Stopwatch()
@@ -106,6 +118,8 @@ class Refresher:
     def refresh(self, wants: Sequence[Want]) -> list[Refreshed]:
         """The new part of each user's state, in the order of `wants`."""
         shape = self.layout.shape
+        if not self._incremental:
+            wants = [want._replace(base=None) for want in wants]
         with self._watch("plan"):
             plans = [
                 plan(NO_RECORDS if want.base is None else want.base.events, want.records, shape.context, shape.keep)

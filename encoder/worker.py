@@ -77,6 +77,7 @@ class EncodeConfig:
         refresh_log: a file for a JSON line per refreshed user (encoder/refresh_log.py).
         metrics_port, metrics_host: where metrics and health are served over HTTP (edge/health.py); port 0 = nowhere.
         publish_active: name this model as the one that rankers read, if none is named.
+        incremental: build on states that are there; False is for comparison only.
     """
 
     kafka: KafkaConfig
@@ -96,6 +97,7 @@ class EncodeConfig:
     metrics_port: int = 0
     metrics_host: str = "127.0.0.1"
     publish_active: bool = True
+    incremental: bool = True
 
     def __post_init__(self) -> None:
         if self.max_batch_users < 1 or self.recheck_every < 1:
@@ -130,7 +132,7 @@ def run_encode(
     client = connect(config.redis_url)
     hot = HotStates(layout, config.hot_cache_bytes, config.recheck_every)
     engine = Engine(
-        Refresher(runtime, bundle.features, layout, watch),
+        Refresher(runtime, bundle.features, layout, watch, config.incremental),
         RedisStateStore(client, names, layout, config.state_ttl_s, config.deleted_ttl_s),
         hot,
         metrics,

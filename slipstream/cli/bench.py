@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from schemas.errors import MismatchError
+from schemas.bundle import PRESETS
+from schemas.errors import ConfigError, MismatchError
 from slipstream.cli.context import Context, context, interrupt_once, make_room_for, needs_extra
 from slipstream.cli.stages import Json
 from slipstream.stack import running
@@ -177,3 +178,74 @@ def _stream(
     report(ctx, result, json)
     if plot is not None:
         plot_stream(result.as_json(), plot)
+
+
+@bench.command("refresh")
+def _refresh(
+    command: typer.Context,
+    preset: Annotated[list[str] | None, typer.Option(help="Model size; repeatable [default: small, medium]")] = None,
+    users: Annotated[int | None, typer.Option(min=8, help="Of each model [default: by its size]")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Encoder processes")] = 2,
+    json: Json = False,
+) -> None:
+    """Changelog records to states in Redis: users a second, and what a refresh costs beside encoding each time in full.
+
+    Real encoders on a Kafka and a Redis of its own, with hot states and with states from Redis; some states are
+    checked then. About 3 minutes on two quiet cores.
+
+    Examples:
+
+      slipstream bench refresh --json
+
+      slipstream bench refresh --preset nano --users 500 --workers 1
+    """
+    from bench.path import Lab
+    from bench.refresh import RefreshBench, run
+
+    ctx = context(command)
+    presets = _presets(preset or ["small", "medium"])
+    config = RefreshBench(presets, dict.fromkeys(presets, users) if users else None, workers)
+    with interrupt_once(), tempfile.TemporaryDirectory(prefix="slipstream-bench-") as made:
+        directory = Path(made)
+        with running(directory / "stack", notify=ctx.say) as stack:
+            result = run(config, Lab(stack, directory / "logs"), stack.redis_url, ctx.say)
+    report(ctx, result, json)
+
+
+@bench.command("e2e")
+def _e2e(
+    command: typer.Context,
+    preset: Annotated[str, typer.Option(help="Model size")] = "small",
+    rate: Annotated[float, typer.Option(min=1, help="Events per second")] = 1000.0,
+    seconds: Annotated[float, typer.Option(min=1, help="For so long, after 5 seconds that do not count")] = 60.0,
+    users: Annotated[int, typer.Option(min=1, help="Each event is of the next one")] = 4000,
+    json: Json = False,
+) -> None:
+    """From an event's arrival in the raw topic until its user's state is readable in Redis, through all three stages.
+
+    On a Kafka and a Redis of its own, everything on this machine. About 2 minutes.
+
+    Examples:
+
+      slipstream bench e2e --json
+
+      slipstream bench e2e --rate 200 --seconds 20 --preset nano
+    """
+    from bench.e2e import EndToEnd, run
+    from bench.path import Lab
+
+    ctx = context(command)
+    (checked,) = _presets([preset])
+    config = EndToEnd(checked, rate, seconds, users)
+    with interrupt_once(), tempfile.TemporaryDirectory(prefix="slipstream-bench-") as made:
+        directory = Path(made)
+        with running(directory / "stack", notify=ctx.say) as stack:
+            result = run(config, Lab(stack, directory / "logs"), stack.redis_url, ctx.say)
+    report(ctx, result, json)
+
+
+def _presets(names: list[str]) -> tuple[str, ...]:
+    for name in names:
+        if name not in PRESETS:
+            raise ConfigError(f"--preset {name!r}: choose from {', '.join(PRESETS)}")
+    return tuple(names)
