@@ -18,6 +18,7 @@ from encoder.features import Features
 from schemas.bundle import (
     ARRAYS,
     FILES,
+    FP16,
     GAP_BUCKETS,
     GRAPHS,
     MANIFEST,
@@ -27,6 +28,7 @@ from schemas.bundle import (
     ModelShape,
     decode_manifest,
     encode_manifest,
+    item_table_layout,
 )
 from schemas.errors import BundleError
 from schemas.state import StateLayout
@@ -100,7 +102,7 @@ def load_bundle(directory: Path | str, verify: bool = True) -> Bundle:
     for name, entry in manifest.files.items():
         _check_file(directory / name, entry, verify)
     arrays = {name: _load_array(directory / f"{name}.npy") for name in ARRAYS}
-    _check_arrays(arrays, manifest.shape, manifest.vocabulary, str(directory))
+    _check_arrays(arrays, manifest.shape, manifest.vocabulary, manifest.tables, str(directory))
     features = Features(
         arrays["items"],
         arrays["actions"],
@@ -127,6 +129,7 @@ def write_bundle(
     item_seeds: tuple[int, ...],
     graphs: Mapping[str, bytes],
     arrays: Mapping[str, NDArray[Any]],
+    tables: str = FP16,
     training: Mapping[str, Any] | None = None,
     metrics: Mapping[str, Any] | None = None,
 ) -> Manifest:
@@ -135,16 +138,17 @@ def write_bundle(
     Args:
         graphs: serialised ONNX models by name (schemas.bundle.GRAPHS).
         arrays: arrays by name (schemas.bundle.ARRAYS), of their final dtypes.
+        tables: the code that the items' table is in, of schemas.bundle.TABLE_CODES.
         training, metrics: JSON-like notes for people.
 
     Raises:
         BundleError: an array is not as the shape says or not finite, or something else lies at `directory`.
     """
     directory = Path(directory)
-    _check_arrays(arrays, shape, vocabulary, str(directory))
+    _check_arrays(arrays, shape, vocabulary, tables, str(directory))
     for name, array in arrays.items():
-        if not np.isfinite(array).all():
-            raise BundleError(f"{directory}: {name} holds numbers that are not finite, or too large for {array.dtype}")
+        if not all(np.isfinite(part).all() for part in _parts(array)):
+            raise BundleError(f"{directory}: {name} holds numbers that are not finite, or too large for its type")
     directory.parent.mkdir(parents=True, exist_ok=True)
     partial = directory.with_name(f".{directory.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
@@ -157,6 +161,7 @@ def write_bundle(
         unnamed = Manifest(
             model_id="",
             shape=shape,
+            tables=tables,
             vocabulary=vocabulary,
             item_seeds=item_seeds,
             files={name: _entry(partial / name) for name in FILES},
@@ -207,10 +212,17 @@ def _load_array(path: Path) -> NDArray[Any]:
     return np.asarray(loaded)
 
 
-def _check_arrays(arrays: Mapping[str, NDArray[Any]], shape: ModelShape, vocabulary: Vocabulary, where: str) -> None:
+def _parts(array: NDArray[Any]) -> list[NDArray[Any]]:
+    """An array's fields, if it has some, or itself."""
+    return [array[name] for name in array.dtype.names] if array.dtype.names else [array]
+
+
+def _check_arrays(
+    arrays: Mapping[str, NDArray[Any]], shape: ModelShape, vocabulary: Vocabulary, tables: str, where: str
+) -> None:
     d, n = shape.d_model, len(arrays["catalogue_ids"])
-    expected: dict[str, tuple[str, tuple[int, ...]]] = {
-        "items": ("<f2", (SUB_TABLES, shape.rows, d // SUB_TABLES)),
+    expected: dict[str, tuple[str | np.dtype[Any], tuple[int, ...]]] = {
+        "items": item_table_layout(tables, shape.rows, d // SUB_TABLES),
         "actions": ("<f2", (len(vocabulary.actions), d)),
         "surfaces": ("<f2", (len(vocabulary.surfaces), d)),
         "gaps": ("<f2", (GAP_BUCKETS, d)),

@@ -1,4 +1,4 @@
-"""Turning weights into a bundle: graphs, half-precision tables, the catalogue. No torch."""
+"""Turning weights into a bundle: graphs, tables, the catalogue. No torch."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ from encoder.checkpoint import load_checkpoint
 from encoder.features import Features
 from encoder.graph_parts import NORM_EPSILON
 from encoder.graphs import build_append, build_cross, build_encode
+from encoder.tables import TABLES, encode_table
 from encoder.weights import Weights, check_weights
-from schemas.bundle import Manifest, ModelShape
+from schemas.bundle import FP16, TABLE_CODES, Manifest, ModelShape
+from schemas.errors import ConfigError
 from schemas.vocabulary import Vocabulary
-
-#: What the host looks up, in the order of Features' arguments.
-TABLES = ("items", "actions", "surfaces", "gaps", "candidate")
 
 
 @dataclass(frozen=True)
@@ -36,10 +35,14 @@ class Catalogue:
     counts: NDArray[np.int64]
 
 
-def export(checkpoint: Path | str, out: Path | str) -> Manifest:
+def export(checkpoint: Path | str, out: Path | str, tables: str = FP16) -> Manifest:
     """Turn what `train` wrote into a bundle at `out`.
 
+    Args:
+        tables: as export_weights.
+
     Raises:
+        ConfigError: no such code of tables.
         BundleError: there is no checkpoint, it is damaged, or something else lies at `out`.
     """
     saved = load_checkpoint(checkpoint)
@@ -50,6 +53,7 @@ def export(checkpoint: Path | str, out: Path | str) -> Manifest:
         vocabulary=saved.notes.vocabulary,
         item_seeds=saved.notes.item_seeds,
         catalogue=Catalogue(saved.catalogue_ids, saved.catalogue_counts),
+        tables=tables,
         training=saved.notes.training,
         metrics=saved.notes.metrics,
     )
@@ -63,18 +67,26 @@ def export_weights(
     vocabulary: Vocabulary,
     item_seeds: tuple[int, ...],
     catalogue: Catalogue,
+    tables: str = FP16,
     training: Mapping[str, Any] | None = None,
     metrics: Mapping[str, Any] | None = None,
 ) -> Manifest:
     """Write a bundle from weights.
 
+    Args:
+        tables: the code of the items' table (schemas.bundle.TABLE_CODES). The catalogue's vectors are of the table in this code.
+
     Raises:
+        ConfigError: no such code of tables.
         ContractError: the weights are not those of `shape`.
         BundleError: as encoder.bundle.write_bundle.
     """
+    if tables not in TABLE_CODES:
+        raise ConfigError(f"tables: {tables!r} is no code of tables: choose one of {', '.join(TABLE_CODES)}")
     check_weights(weights, shape, vocabulary, str(directory))
-    tables = {name: weights[name].astype(np.float16) for name in TABLES}
-    items, actions, surfaces, gaps, candidate = (tables[name] for name in TABLES)
+    stored: dict[str, NDArray[Any]] = {name: weights[name].astype(np.float16) for name in TABLES[1:]}
+    stored["items"] = encode_table(weights["items"], tables)
+    items, actions, surfaces, gaps, candidate = (stored[name] for name in TABLES)
     features = Features(items, actions, surfaces, gaps, candidate, item_seeds)
     builders = {"encode": build_encode, "append": build_append, "cross": build_cross}
     return write_bundle(
@@ -83,8 +95,9 @@ def export_weights(
         vocabulary=vocabulary,
         item_seeds=item_seeds,
         graphs={name: build(weights, shape).SerializeToString(deterministic=True) for name, build in builders.items()},
+        tables=tables,
         arrays={
-            **tables,
+            **stored,
             "catalogue_ids": catalogue.ids,
             "catalogue_vectors": psi(weights, features.items(catalogue.ids)).astype(np.float16),
             "catalogue_counts": catalogue.counts,

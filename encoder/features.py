@@ -14,11 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from encoder.tables import decode_rows, flat_rows
 from schemas.bundle import GAP_BUCKETS, SUB_TABLES
 from schemas.sequence import Records
-
-#: Item tables up to this size are kept in memory as f32, where a look-up is three times faster. Larger ones stay mapped, as f16.
-RESIDENT_BYTES = 64 << 20
 
 #: In place of the time of the event before, where there is none: the first event of a window.
 NO_EVENT_MS = -1
@@ -87,12 +85,12 @@ def previous_in_window(timestamp_ms: NDArray[np.int64]) -> NDArray[np.int64]:
 class Features:
     """Looks up tokens: what goes into the graphs.
 
-    A large item table may be memory mapped: only the rows that are used are ever read.
+    The item table stays as it is given, in its code and mapped if it is mapped: only the rows that are used are read and decoded.
     """
 
     def __init__(
         self,
-        items: NDArray[np.float16],
+        items: NDArray[Any],
         actions: NDArray[np.float16],
         surfaces: NDArray[np.float16],
         gaps: NDArray[np.float16],
@@ -101,21 +99,17 @@ class Features:
     ) -> None:
         """
         Args:
-            items: `(8, R, d / 8)` f16.
+            items: `(8, R, d / 8)` f16, or `(8, R)` rows in int4 (encoder.tables.encode_table).
             actions: `(A, d)` f16; row 0 is for every unknown code.
             surfaces: `(S, d)` f16; likewise.
             gaps: `(GAP_BUCKETS, d)` f16.
             candidate: `(d,)` f16, in place of the action of a candidate.
             seeds: 8 seeds of the item hash.
         """
-        tables, self._rows, width = items.shape
-        self.d_model = tables * width
+        self.d_model, self._rows = len(candidate), items.shape[1]
         self._seeds = tuple(seeds)
-        flat = np.asarray(items).reshape(tables * self._rows, width)
-        self._items: NDArray[np.float16 | np.float32] = (
-            flat.astype(np.float32) if flat.nbytes <= RESIDENT_BYTES else flat
-        )
-        self._first_row = np.arange(tables, dtype=np.int64)[:, None] * self._rows  # (8, 1)
+        self._items = flat_rows(np.asarray(items))
+        self._first_row = np.arange(SUB_TABLES, dtype=np.int64)[:, None] * self._rows  # (8, 1)
         self._actions = np.asarray(actions, np.float32)
         self._surfaces = np.asarray(surfaces, np.float32)
         self._gaps = np.asarray(gaps, np.float32)
@@ -124,9 +118,8 @@ class Features:
     def items(self, item_ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Item embeddings. `(n,)` i64 -> `(n, d)` f32."""
         flat = item_rows(item_ids, self._seeds, self._rows) + self._first_row  # (8, n)
-        pieces = self._items.take(flat.T, axis=0)  # (n, 8, d / 8)
-        tokens: NDArray[np.float32] = pieces.reshape(len(item_ids), self.d_model).astype(np.float32, copy=False)
-        return tokens
+        pieces = decode_rows(self._items.take(flat.T, axis=0), self.d_model // SUB_TABLES)  # (n, 8, d / 8)
+        return pieces.reshape(len(item_ids), self.d_model)
 
     def tokens(self, records: Records, previous_ms: NDArray[np.int64]) -> NDArray[np.float32]:
         """Tokens of events: item + action + surface + time gap.

@@ -2,7 +2,7 @@
 
     manifest.json           this module
     encode.onnx append.onnx cross.onnx
-    items.npy               (8, rows, d / 8) f16   hashed sub-tables of item embeddings
+    items.npy               (8, rows, d / 8) f16   hashed sub-tables of item embeddings; in int4 (8, rows) of `item_table_layout`
     actions.npy             (actions, d) f16       row 0 stands for every unknown code
     surfaces.npy            (surfaces, d) f16      likewise
     gaps.npy                (28, d) f16            by the time since the event before (encoder.features.gap_buckets)
@@ -21,6 +21,7 @@ from hashlib import sha256
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
+import numpy as np
 
 from schemas.errors import BundleError, ConfigError
 from schemas.vocabulary import Vocabulary
@@ -35,6 +36,8 @@ MODEL_ID_CHARS = 16
 SUB_TABLES = 8
 #: Rows of the table of time gaps.
 GAP_BUCKETS = 28
+#: The codes of the items' table (encoder.tables). All else is fp16.
+FP16, INT4 = TABLE_CODES = ("fp16", "int4")
 
 _T = TypeVar("_T")
 Positive = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
@@ -85,6 +88,21 @@ PRESETS: dict[str, ModelShape] = {
 }
 
 
+def item_table_layout(code: str, rows: int, width: int) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    """dtype and shape of items.npy.
+
+    int4: a row is `bias + scale * code`, number by number; the codes are two to a byte, the first in the low four bits. In a row
+    of odd width the last four bits are 0. A row's parts lie together: one place in memory, or on disk, is read.
+
+    Args:
+        width: d / 8.
+    """
+    if code == INT4:
+        row = [("scale", "<f2"), ("bias", "<f2"), ("codes", "u1", ((width + 1) // 2,))]
+        return np.dtype(row), (SUB_TABLES, rows)
+    return np.dtype("<f2"), (SUB_TABLES, rows, width)
+
+
 class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sha256: str
     bytes: int
@@ -96,6 +114,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     version: int = VERSION
     model_id: str
     shape: ModelShape
+    #: The code of the items' table, of TABLE_CODES.
+    tables: str
     vocabulary: Vocabulary
     #: The 8 seeds of the item hash.
     item_seeds: tuple[int, ...]
@@ -104,6 +124,13 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     training: dict[str, Any] = {}
     #: What it reached: free form.
     metrics: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        if self.tables not in TABLE_CODES:
+            raise BundleError(
+                f"its tables are in the code {self.tables!r}, this build reads {' and '.join(TABLE_CODES)}: export the model "
+                "again, or update Slipstream"
+            )
 
     def computed_id(self) -> str:
         content = msgspec.structs.asdict(self)

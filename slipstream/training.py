@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from encoder.export import export
 from encoder.training import Progress as TrainingProgress
 from encoder.training import TrainConfig, train
-from schemas.bundle import Manifest
+from schemas.bundle import FP16, Manifest
 from schemas.errors import BundleError
 from schemas.log import EventLog
 
@@ -50,23 +50,27 @@ def train_with_progress(log: EventLog, config: TrainConfig, checkpoint: Path, co
     return trained
 
 
-def export_to(checkpoint: Path, data_dir: Path, bundle: Path | None) -> tuple[Manifest, Path]:
+def export_to(checkpoint: Path, data_dir: Path, bundle: Path | None, tables: str = FP16) -> tuple[Manifest, Path]:
     """Export a checkpoint to `bundle`; if that is None to `data_dir`/models/<model id>, and link it as `data_dir`/model.
+
+    Args:
+        tables: as encoder.export.export.
 
     Returns:
         The manifest, and the bundle's directory.
 
     Raises:
+        ConfigError: no such code of tables.
         BundleError: as encoder.export.export; or something else than our link is at `data_dir`/model.
     """
     if bundle is not None:
-        return export(checkpoint, bundle), bundle
+        return export(checkpoint, bundle, tables), bundle
     latest = data_dir / LATEST
     if latest.exists() and not latest.is_symlink():
         raise BundleError(f"{latest} is not a link to the latest model: move it away, or name a bundle with --bundle")
     models = data_dir / MODELS
     unnamed = models / f".new-{os.getpid()}"
-    manifest = export(checkpoint, unnamed)
+    manifest = export(checkpoint, unnamed, tables)
     final = models / manifest.model_id
     if final.exists():  # the same model, exported before
         for file in unnamed.iterdir():

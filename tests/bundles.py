@@ -15,7 +15,12 @@ from schemas.vocabulary import Vocabulary
 
 
 def random_bundle(
-    path: Path, preset: str | ModelShape = "nano", seed: int = 0, items: int = 200, vocabulary: Vocabulary | None = None
+    path: Path,
+    preset: str | ModelShape = "nano",
+    seed: int = 0,
+    items: int = 200,
+    vocabulary: Vocabulary | None = None,
+    tables: str = "fp16",
 ) -> Bundle:
     """Write a bundle with random weights to `path` and load it. Its catalogue holds the items 1 to `items`."""
     shape = PRESETS[preset] if isinstance(preset, str) else preset
@@ -28,6 +33,7 @@ def random_bundle(
         vocabulary=vocabulary,
         item_seeds=item_seeds(seed),
         catalogue=Catalogue(np.arange(1, items + 1), rng.integers(1, 100, items)),
+        tables=tables,
         training={"weights": "random", "seed": seed},
     )
     return load_bundle(path)

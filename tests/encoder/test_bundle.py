@@ -7,20 +7,26 @@ import numpy as np
 import pytest
 
 from encoder.bundle import load_bundle, write_bundle
-from encoder.export import Catalogue, export_weights
-from encoder.features import item_seeds
+from encoder.export import Catalogue, export_weights, psi
+from encoder.features import item_rows, item_seeds
+from encoder.tables import rounded_tables
 from encoder.weights import random_weights
-from schemas.bundle import ARRAYS, FILES, GRAPHS, MANIFEST, ModelShape
-from schemas.errors import BundleError, ContractError
+from schemas.bundle import ARRAYS, FILES, GRAPHS, MANIFEST, TABLE_CODES, ModelShape
+from schemas.errors import BundleError, ConfigError, ContractError
 from schemas.vocabulary import Vocabulary
 from tests.bundles import random_bundle
 
 SHAPE = ModelShape(layers=1, d_model=16, heads=2, kv_heads=1, context=16, keep=12, rows=32)
 
 
+@pytest.fixture(params=TABLE_CODES)
+def tables(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    random_bundle(tmp_path / "bundle", SHAPE, items=20)
+def directory(tmp_path: Path, tables: str) -> Path:
+    random_bundle(tmp_path / "bundle", SHAPE, items=20, tables=tables)
     return tmp_path / "bundle"
 
 
@@ -100,7 +106,7 @@ def test_arrays_of_another_shape_are_refused(directory: Path, name: str) -> None
     with pytest.raises(BundleError, match=r"\.npy"):
         rewrite(directory.with_name("wrong"), bundle, arrays)
     arrays = {array: np.load(directory / f"{array}.npy") for array in ARRAYS}
-    arrays[name] = arrays[name].astype(np.float32)
+    arrays[name] = np.zeros(arrays[name].shape, np.float32)
     with pytest.raises(BundleError, match=f"{name}.npy is float32"):
         rewrite(directory.with_name("wrong"), bundle, arrays)
 
@@ -123,7 +129,7 @@ def test_a_catalogue_out_of_order_is_refused(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_numbers_that_are_not_finite_are_not_exported(tmp_path: Path, value: float) -> None:
+def test_numbers_that_are_not_finite_are_not_exported(tmp_path: Path, value: float, tables: str) -> None:
     weights = random_weights(SHAPE, Vocabulary())
     weights["positions"][3, 2] = value
     with pytest.raises(ContractError, match="positions"):
@@ -131,7 +137,7 @@ def test_numbers_that_are_not_finite_are_not_exported(tmp_path: Path, value: flo
     weights = random_weights(SHAPE, Vocabulary())
     weights["items"][1, 2, 0] = 1e6  # more than fp16 holds
     with pytest.raises(BundleError, match="items"), np.errstate(over="ignore"):
-        export_test_weights(weights, tmp_path / "bundle")
+        export_test_weights(weights, tmp_path / "bundle", tables)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -147,9 +153,10 @@ def test_weights_of_another_model_are_not_exported(tmp_path: Path) -> None:
 
 def test_a_bundle_is_never_overwritten(directory: Path) -> None:
     before = load_bundle(directory)
-    random_bundle(directory, SHAPE, items=20)  # the same model
+    tables = before.manifest.tables
+    random_bundle(directory, SHAPE, items=20, tables=tables)  # the same model
     with pytest.raises(BundleError, match="never overwritten"):
-        random_bundle(directory, SHAPE, items=21)
+        random_bundle(directory, SHAPE, items=21, tables=tables)
     assert load_bundle(directory).manifest == before.manifest
     assert [path.name for path in directory.parent.iterdir()] == [directory.name]
 
@@ -160,6 +167,7 @@ def rewrite(directory: Path, bundle: object, arrays: dict[str, np.ndarray]) -> N
     assert isinstance(bundle, Bundle)
     write_bundle(
         directory,
+        tables=bundle.manifest.tables,
         shape=bundle.shape,
         vocabulary=bundle.manifest.vocabulary,
         item_seeds=bundle.manifest.item_seeds,
@@ -168,7 +176,43 @@ def rewrite(directory: Path, bundle: object, arrays: dict[str, np.ndarray]) -> N
     )
 
 
-def export_test_weights(weights: dict[str, np.ndarray], directory: Path) -> None:
+def test_int4_tables_are_another_model_of_the_same_weights(tmp_path: Path) -> None:
+    half, int4 = (random_bundle(tmp_path / code, SHAPE, items=20, tables=code) for code in ("fp16", "int4"))
+    assert (half.manifest.tables, int4.manifest.tables) == ("fp16", "int4")
+    assert half.model_id != int4.model_id
+    for file in FILES:
+        same = (tmp_path / "fp16" / file).read_bytes() == (tmp_path / "int4" / file).read_bytes()
+        assert same == (file not in ("items.npy", "catalogue_vectors.npy")), file
+    weights = rounded_tables(random_weights(SHAPE, Vocabulary()), "int4")
+    ids = int4.catalogue_ids
+    rows = item_rows(ids, int4.manifest.item_seeds, SHAPE.rows)
+    served = weights["items"][np.arange(8)[:, None], rows].swapaxes(0, 1).reshape(len(ids), SHAPE.d_model)
+    np.testing.assert_array_equal(int4.features.items(ids), served)
+    np.testing.assert_array_equal(int4.catalogue_vectors, psi(weights, served).astype(np.float16))
+    np.testing.assert_array_equal(int4.features.candidates(ids), served + weights["candidate"])
+
+
+def test_a_loaded_table_stays_on_disk(directory: Path) -> None:
+    base = load_bundle(directory).features._items
+    while not isinstance(base, np.memmap):
+        assert isinstance(base, np.ndarray), "the table was copied"
+        base = base.base
+
+
+def test_tables_of_another_code_than_the_manifest_says_are_refused(directory: Path, tables: str) -> None:
+    manifest = load_manifest(directory)
+    write_manifest(directory, {**manifest, "tables": "int4" if tables == "fp16" else "fp16"})
+    with pytest.raises(BundleError, match=r"items\.npy is .*, the manifest asks for"):
+        load_bundle(directory)
+
+
+def test_a_code_that_there_is_not_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'int3' is no code of tables: choose one of fp16, int4"):
+        random_bundle(tmp_path / "bundle", SHAPE, tables="int3")
+    assert list(tmp_path.iterdir()) == []
+
+
+def export_test_weights(weights: dict[str, np.ndarray], directory: Path, tables: str = "fp16") -> None:
     export_weights(
         weights,
         directory,
@@ -176,6 +220,7 @@ def export_test_weights(weights: dict[str, np.ndarray], directory: Path) -> None
         vocabulary=Vocabulary(),
         item_seeds=item_seeds(0),
         catalogue=Catalogue(np.arange(3), np.ones(3, np.int64)),
+        tables=tables,
     )
 
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from encoder.features import NO_EVENT_MS, Features, gap_buckets, item_rows, item_seeds, splitmix64
-from schemas.bundle import GAP_BUCKETS
+from encoder.tables import encode_table
+from schemas.bundle import GAP_BUCKETS, TABLE_CODES
 from schemas.sequence import RECORD
 
 MASK = (1 << 64) - 1
@@ -109,18 +110,30 @@ def test_nothing_gives_no_tokens(tables: dict[str, np.ndarray]) -> None:
     assert features.candidates(np.empty(0, np.int64)).shape == (0, D)
 
 
-def test_memory_mapped_tables_give_the_same(
-    tables: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    np.save(tmp_path / "items.npy", tables["items"])
-    mapped = {**tables, "items": np.load(tmp_path / "items.npy", mmap_mode="r")}
+@pytest.mark.parametrize("code", TABLE_CODES)
+def test_memory_mapped_tables_give_the_same(tables: dict[str, np.ndarray], tmp_path: Path, code: str) -> None:
+    stored = encode_table(tables["items"].astype(np.float32), code)
+    np.save(tmp_path / "items.npy", stored)
+    mapped = np.load(tmp_path / "items.npy", mmap_mode="r")
     events = records(*((item, 1, 1) for item in range(100)))
-    in_memory = Features(**mapped, seeds=item_seeds(0)).window_tokens(events)
-    monkeypatch.setattr("encoder.features.RESIDENT_BYTES", 0)
-    tokens = Features(**mapped, seeds=item_seeds(0)).window_tokens(events)
+    in_memory, tokens = (
+        Features(**{**tables, "items": items}, seeds=item_seeds(0)).window_tokens(events) for items in (stored, mapped)
+    )
     assert type(tokens) is np.ndarray
     assert tokens.dtype == np.float32
     np.testing.assert_array_equal(tokens, in_memory)
+
+
+def test_tokens_of_int4_tables_differ_by_half_a_step_at_most(tables: dict[str, np.ndarray]) -> None:
+    seeds, items = item_seeds(0), np.arange(-50, 50)
+    int4 = encode_table(tables["items"].astype(np.float32), "int4")
+    exact, rounded = (
+        Features(**{**tables, "items": table}, seeds=seeds).items(items) for table in (tables["items"], int4)
+    )
+    steps = int4["scale"][np.arange(8)[:, None], item_rows(items, seeds, ROWS)].T  # (n, 8)
+    bound = np.repeat(steps.astype(np.float64) / 2, D // 8, axis=1)
+    assert (np.abs(exact - rounded) <= bound * (1 + 1e-5)).all()
+    assert (exact != rounded).any()
 
 
 GOLDEN_ROWS = [

@@ -109,6 +109,7 @@ def manifest() -> tuple[bytes, dict[str, Any]]:
             "rows": 16384,
             "dtype": "int8",
         },
+        "tables": "fp16",
         "vocabulary": {
             "actions": ["other", "view", "click", "like", "save", "share", "hide"],
             "surfaces": ["other", "home", "search", "related", "profile", "notification"],

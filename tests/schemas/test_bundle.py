@@ -62,6 +62,10 @@ def test_another_version_is_named_whatever_its_fields_are() -> None:
         ({"note": "hello"}, "unknown field `note`"),
         ({"item_seeds": [1, 2, 3]}, "8 seeds"),
         ({"files": {}}, "a bundle has the files"),
+        (
+            {"tables": "int3"},
+            "its tables are in the code 'int3', this build reads fp16 and int4: export the model again",
+        ),
         ({"vocabulary": {"actions": ["save"], "surfaces": ["other"]}}, "must begin with 'other'"),
         ({"shape": {**json.loads(golden("manifest.json"))["shape"], "heads": 3}}, "must be a multiple of heads 3"),
         ({"shape": {**json.loads(golden("manifest.json"))["shape"], "layers": 0}}, "shape.layers"),
@@ -85,10 +89,11 @@ def test_the_id_names_all_of_the_content() -> None:
         {"metrics": {}},
         {"training": {"log": "another"}},
         {"item_seeds": (1, 2, 3, 4, 5, 6, 7, 8)},
+        {"tables": "int4"},
         {"shape": msgspec.structs.replace(PRESETS["nano"], keep=128)},
     ):
         ids.add(decode(resealed(**changes)).model_id)
-    assert len(ids) == 5
+    assert len(ids) == 6
     assert all(len(bytes.fromhex(model_id)) == 8 for model_id in ids)
 
 
