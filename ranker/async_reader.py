@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 
 from edge.redis import address
 from ranker import connection
+from ranker.breaker import Breaker
 from ranker.metrics import ReaderMetrics
 from ranker.reader import wall_clock_ms
 from ranker.reading import Command, Model, Reading
@@ -34,11 +35,14 @@ class AsyncStateReader:
         *,
         deadline_ms: int = connection.DEFAULT_DEADLINE_MS,
         metrics: ReaderMetrics | None = None,
+        breaker: Breaker | None = None,
         now_ms: Callable[[], int] = wall_clock_ms,
     ) -> None:
         self._client: Any = connect(client, deadline_ms) if isinstance(client, str) else client
         connection.refuse_decoding(self._client)
-        self._reading = Reading(names or Names(), model, model_id, address(self._client), metrics or ReaderMetrics())
+        self._reading = Reading(
+            names or Names(), model, model_id, address(self._client), metrics or ReaderMetrics(), breaker or Breaker()
+        )
         self._now_ms = now_ms
 
     async def read(
@@ -46,6 +50,7 @@ class AsyncStateReader:
     ) -> list[Row]:
         """As `StateReader.read`."""
         reading = self._reading
+        reading.admit()
         try:
             if reading.model_id is None:
                 reading.activate(await self._client.get(reading.names.active_key))

@@ -40,6 +40,11 @@ class ReaderMetrics:
             self._rows[status].inc(n)
         self._seconds.observe(seconds)
 
+    def refuse(self) -> None:
+        """A call that Redis was not asked for, since the circuit is open."""
+        self.failures["circuit_open"] += 1
+        self._failures.labels("circuit_open").inc()
+
     def fail(self, error: Exception) -> None:
         reason = "deadline" if isinstance(error, exceptions.TimeoutError) else "unavailable"
         self.failures[reason] += 1

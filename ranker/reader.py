@@ -20,6 +20,7 @@ from redis.retry import Retry
 
 from edge.redis import address
 from ranker import connection
+from ranker.breaker import Breaker
 from ranker.metrics import ReaderMetrics
 from ranker.reading import Command, Model, Reading
 from ranker.rows import Row, Status
@@ -47,6 +48,7 @@ class StateReader:
         *,
         deadline_ms: int = connection.DEFAULT_DEADLINE_MS,
         metrics: ReaderMetrics | None = None,
+        breaker: Breaker | None = None,
         now_ms: Callable[[], int] = wall_clock_ms,
     ) -> None:
         """
@@ -58,13 +60,16 @@ class StateReader:
             model_id: with `model` None: the model to read; None = the one that `<prefix>:active` names at the first read.
             deadline_ms: the longest that Redis may keep silent, while connecting and within an answer; then the call raises.
             metrics: counters to share with other readers, or to expose in a registry.
+            breaker: when calls fail at once since Redis did not answer the last ones; readers of one Redis may share one.
 
         Raises:
             ConfigError: a URL that cannot be read, or a `model_id` that is not the model's.
         """
         self._client: Any = connect(client, deadline_ms) if isinstance(client, str) else client
         connection.refuse_decoding(self._client)
-        self._reading = Reading(names or Names(), model, model_id, address(self._client), metrics or ReaderMetrics())
+        self._reading = Reading(
+            names or Names(), model, model_id, address(self._client), metrics or ReaderMetrics(), breaker or Breaker()
+        )
         self._now_ms = now_ms
 
     def read(self, users: Sequence[str], max_age_ms: int | None = None, embedding_only: bool = False) -> list[Row]:
@@ -76,10 +81,12 @@ class StateReader:
             embedding_only: fetch headers and embeddings, a hundredth of the bytes; rows have no `state`.
 
         Raises:
-            UnavailableError: Redis could not be reached, or did not answer within the deadline. No single row ever raises.
+            UnavailableError: Redis could not be reached, or did not answer within the deadline, or did not so lately and is not
+                asked for a moment (ranker/breaker.py). No single row ever raises.
             ConfigError: Redis refuses us, or no model is active.
         """
         reading = self._reading
+        reading.admit()
         try:
             if reading.model_id is None:
                 reading.activate(self._client.get(reading.names.active_key))

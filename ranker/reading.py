@@ -14,11 +14,12 @@ from typing import Any, NamedTuple, Protocol
 
 from redis.exceptions import RedisError, ResponseError
 
+from ranker.breaker import Breaker
 from ranker.connection import translated
 from ranker.metrics import ReaderMetrics
 from ranker.rows import Row, Status, read_row
 from schemas.bundle import MODEL_ID_CHARS, Manifest
-from schemas.errors import ConfigError, SlipstreamError, StateError
+from schemas.errors import ConfigError, SlipstreamError, StateError, UnavailableError
 from schemas.event import MAX_USER_BYTES
 from schemas.names import Names
 from schemas.state import Kind, StateLayout, decode_header, read_layout
@@ -70,7 +71,13 @@ class Reading:
     """
 
     def __init__(
-        self, names: Names, model: Model | None, model_id: str | None, address: str, metrics: ReaderMetrics
+        self,
+        names: Names,
+        model: Model | None,
+        model_id: str | None,
+        address: str,
+        metrics: ReaderMetrics,
+        breaker: Breaker,
     ) -> None:
         layout = None if model is None else layout_of(model)
         if layout is not None and model_id is not None and layout.model_id != model_id:
@@ -84,6 +91,19 @@ class Reading:
             self.model_id = layout.model_id
         self.address = address
         self.metrics = metrics
+        self._breaker = breaker
+
+    def admit(self) -> None:
+        """Call before asking Redis.
+
+        Raises:
+            UnavailableError: it did not answer lately, and is not asked now.
+        """
+        if not self._breaker.admits():
+            self.metrics.refuse()
+            raise UnavailableError(
+                f"Redis at {self.address} did not answer the last calls and is not asked for a moment: rank without states"
+            )
 
     def activate(self, active: object) -> str:
         """Take the answer of `GET <prefix>:active` for the model to read."""
@@ -132,6 +152,7 @@ class Reading:
             UnavailableError, ConfigError: no user at all got an answer.
         """
         self._raise_if_all_failed(question, answers)
+        self._breaker.answered()
         self._learn(answers)
         by_user: dict[str, Row] = {}
         remaining = iter(answers)
@@ -195,9 +216,14 @@ class Reading:
             raise self.failed(errors[0])
 
     def failed(self, error: RedisError | OSError) -> SlipstreamError:
-        """The error of a call as a whole, counted."""
+        """The error of a call as a whole, counted. Only silence opens the circuit, not a Redis that refuses us."""
         self.metrics.fail(error)
-        return translated(error, self.address)
+        found = translated(error, self.address)
+        if isinstance(found, UnavailableError):
+            self._breaker.failed()
+        else:
+            self._breaker.answered()
+        return found
 
 
 def _checked_model_id(text: str, where: str) -> str:
