@@ -19,6 +19,7 @@ def openings(
     bundle: Bundle,
     profiles: Mapping[str, Profile],
     half_on: Callable[[str], bool],
+    captures_on: Callable[[str], bool],
     cache_dir: Path | None,
     rung: str,
 ) -> dict[str, Opening]:
@@ -33,7 +34,7 @@ def openings(
         made |= half_graphs(bundle, tuple(profiles))
     opened = {}
     for name, graph in made.items():
-        options: dict[str, Mapping[str, str]] = {"cuda": cuda_options()}
+        options: dict[str, Mapping[str, str]] = {"cuda": cuda_options(captures_on(rung))}
         if rung == "tensorrt":
             content = graph if isinstance(graph, bytes) else graph.read_bytes()
             directory = cache_dir or _cache_dir()
@@ -59,9 +60,9 @@ def half_graphs(bundle: Bundle, names: tuple[str, ...]) -> dict[str, bytes]:
     return {name: builders[name](weights, shape, half=True).SerializeToString(deterministic=True) for name in names}
 
 
-def cuda_options() -> dict[str, str]:
+def cuda_options(captures: bool) -> dict[str, str]:
     """The arena grows by what is asked for, not to the next power of two; products of f32 are f32."""
-    return {"arena_extend_strategy": "kSameAsRequested", "use_tf32": "0"}
+    return {"arena_extend_strategy": "kSameAsRequested", "use_tf32": "0", "enable_cuda_graph": str(int(captures))}
 
 
 def tensorrt_options(profile: Profile, prefix: str, cache_dir: Path, half: bool) -> dict[str, str]:

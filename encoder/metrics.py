@@ -80,4 +80,10 @@ class EncodeMetrics:
         )
         self.hot_states = Gauge("slipstream_encode_hot_states", "States kept in this process", registry=registry)
         self.hot_bytes = Gauge("slipstream_encode_hot_bytes", "Their size", registry=registry)
+        self.graph_nodes = Gauge(
+            "slipstream_encode_graph_nodes",
+            "Nodes of the model's graphs, by the provider that really runs them",
+            ["graph", "provider"],
+            registry=registry,
+        )
         self.model = Info("slipstream_encode_model", "The model and what it runs on", registry=registry)

@@ -41,6 +41,13 @@ class Tolerance:
     cosine: float = 0.9999
 
 
+#: For states that were made on another provider than the one that checks them. Measured on an H100, fp16 against a CPU's fp32
+#: (docs/gpu.md): up to 1.1 steps and .10 on average with a trained model, 1.8 and .21 with random weights at medium; in fp32 up
+#: to 1.1 and .08. A number that lies next to the middle of two codes falls to the other side, and what follows moves with it. The
+#: mistakes that `Tolerance` names are still outside.
+ACROSS_PROVIDERS = Tolerance(steps=2.5, slot_mean_steps=0.3)
+
+
 class Claim(NamedTuple):
     """What is stored of a user, and what it should be made from.
 

@@ -25,16 +25,10 @@ from numpy.typing import NDArray
 from encoder.accelerate import openings
 from encoder.buckets import Profile, profile
 from encoder.bundle import Bundle
-from encoder.providers import ProviderConfig, open_sessions, placement
+from encoder.capture import NUMPY_TYPES, CapturedRuns
+from encoder.providers import ProviderConfig, import_onnxruntime, open_sessions, placement
 from schemas.bundle import GRAPHS, ModelShape
 from schemas.errors import ConfigError, ProviderError
-
-_NUMPY_TYPES = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(int8)": np.int8,
-    "tensor(int64)": np.int64,
-}
 
 
 class Slots(NamedTuple):
@@ -70,6 +64,7 @@ class RuntimeConfig(ProviderConfig):
         graphs: which graphs to open; a ranker needs `cross` alone.
         precision: auto: fp32 on the CPU, fp16 above it.
         buckets: round shapes up to fixed sizes; None: above the CPU.
+        cuda_graphs: launch a run as a whole (capture.py), on CUDA, in buckets.
         warm_up: run each graph before the first batch does, above the CPU.
         cache_dir: where TensorRT keeps engines; None: `slipstream/tensorrt` in the user's cache directory.
     """
@@ -77,6 +72,7 @@ class RuntimeConfig(ProviderConfig):
     graphs: tuple[str, ...] = GRAPHS
     precision: Literal["auto", "fp32", "fp16"] = "auto"
     buckets: bool | None = None
+    cuda_graphs: bool = True
     warm_up: bool = True
     cache_dir: Path | None = None
 
@@ -86,6 +82,14 @@ class RuntimeConfig(ProviderConfig):
             raise ConfigError(f"graphs: {self.graphs}: choose from {', '.join(GRAPHS)}")
         if self.precision not in ("auto", "fp32", "fp16"):
             raise ConfigError(f"precision: {self.precision!r}: choose from auto, fp32, fp16")
+
+    def buckets_on(self, rung: str) -> bool:
+        """Whether shapes are rounded up there."""
+        return rung != "cpu" if self.buckets is None else self.buckets
+
+    def captures_on(self, rung: str) -> bool:
+        """Whether runs are captured there."""
+        return rung == "cuda" and self.cuda_graphs and self.buckets_on(rung)
 
     def half_on(self, rung: str) -> bool:
         """Whether graphs run in their fp16 form there."""
@@ -114,11 +118,17 @@ class Runtime:
         self.shape: ModelShape = bundle.shape
         self._profiles: dict[str, Profile] = {name: profile(name, bundle.shape) for name in config.graphs}
         self._sessions, self.provider = open_sessions(
-            partial(openings, bundle, self._profiles, config.half_on, config.cache_dir), config
+            partial(openings, bundle, self._profiles, config.half_on, config.captures_on, config.cache_dir), config
         )
         self.precision = "fp16" if config.half_on(self.provider) else "fp32"
         self.placement = {name: placement(session) for name, session in self._sessions.items()}
-        self._buckets = self.provider != "cpu" if config.buckets is None else config.buckets
+        self._buckets = config.buckets_on(self.provider)
+        self._captured: dict[str, CapturedRuns] = {}
+        if config.captures_on(self.provider):
+            ort = import_onnxruntime()
+            self._captured = {
+                name: CapturedRuns(ort, session, self._profiles[name]) for name, session in self._sessions.items()
+            }
         if self.provider != "cpu" and config.warm_up:
             self._warm_up()
         # A product with a single row is summed in another order than one with two or more (graph_attention.py).
@@ -216,10 +226,13 @@ class Runtime:
         if not self._buckets:
             return list(session.run(names, dict(feed)))
         whole = shapes.sizes(feed)
-        parts = [
-            (where, shapes.sizes(part), session.run(names, shapes.pad(part, shapes.padded(shapes.sizes(part)))))
-            for where, part in shapes.pieces(feed)
-        ]
+        parts = []
+        for where, part in shapes.pieces(feed):
+            sizes = shapes.sizes(part)
+            steps = shapes.padded(sizes)
+            padded = shapes.pad(part, steps)
+            captured = self._captured.get(graph)
+            parts.append((where, sizes, captured.run(padded, steps) if captured else session.run(names, padded)))
         if len(parts) == 1:
             return [shapes.unpad(name, value, whole) for name, value in zip(names, parts[0][2], strict=True)]
         joined = []
@@ -235,11 +248,13 @@ class Runtime:
     def _warm_up(self) -> None:
         """Load kernels and make room, at the least and at the typical size of each graph."""
         for graph, session in self._sessions.items():
-            types = {given.name: _NUMPY_TYPES[given.type] for given in session.get_inputs()}
+            captured = self._captured.get(graph)
+            types = {given.name: NUMPY_TYPES[given.type] for given in session.get_inputs()}
             for sizes in self._profiles[graph].extremes()[:2]:
                 shapes = self._profiles[graph].shapes(sizes)
+                feed = {name: np.zeros(size, types[name]) for name, size in shapes.items()}
                 try:
-                    session.run(None, {name: np.zeros(size, types[name]) for name, size in shapes.items()})
+                    _ = captured.run(feed, sizes) if captured else session.run(None, feed)
                 except Exception as error:  # ONNX Runtime's exceptions share no base class
                     raise ProviderError(
                         f"{self.provider}: the graph {graph} does not run at {sizes}: {str(error).strip()[:300]}"

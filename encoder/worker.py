@@ -143,7 +143,10 @@ def run_encode(
         active = publish_active(client, names, bundle.model_id)
         if active != bundle.model_id:
             _log.info("rankers read model %s; this worker keeps the states of %s", active, bundle.model_id)
-    metrics.model.info({"model_id": bundle.model_id, "provider": runtime.provider})
+    metrics.model.info({"model_id": bundle.model_id, "provider": runtime.provider, "precision": runtime.precision})
+    for graph, nodes in runtime.placement.items():
+        for provider, count in nodes.items():
+            metrics.graph_nodes.labels(graph, provider).set(count)
     source = Source(
         SourceConfig(config.kafka, names.sequences, names.encoder_group(bundle.model_id)),
         on_gone=hot.drop_partitions,

@@ -34,9 +34,10 @@ def test_parity_sees_rounding_and_nothing_else(tmp_path: Path) -> None:
     bundle = random_bundle(tmp_path / "bundle", SHAPE)
     reference = Runtime(bundle)
     same = compare(reference, reference)
-    assert (same.max_steps, same.slot_mean_steps, same.users_beyond) == (0, 0, 0)
+    assert (same.max_steps, same.slot_mean_steps, same.users_beyond, same.users_wrong) == (0, 0, 0, 0)
     half = compare(Runtime(bundle, RuntimeConfig(precision="fp16")), reference)
     assert 0 < half.max_steps < 1.5
+    assert half.users_wrong == 0
     assert half.min_cosine > 0.9999
 
 
@@ -44,7 +45,7 @@ def test_parity_sees_another_model(tmp_path: Path) -> None:
     one, other = (Runtime(random_bundle(tmp_path / str(seed), SHAPE, seed)) for seed in (1, 2))
     parity = compare(one, other)
     assert parity.max_steps > 20
-    assert parity.users_beyond == 32
+    assert parity.users_beyond == parity.users_wrong == 32
     assert np.isfinite(parity.max_score)
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,11 +11,13 @@ from hypothesis import strategies as st
 from encoder.accelerate import cuda_options, engine_prefix, openings, tensorrt_options
 from encoder.buckets import MAX_CROSSED_CANDIDATES, MAX_CROSSED_USERS, MAX_ROWS, profile, steps
 from encoder.bundle import Bundle
+from encoder.capture import CapturedRuns
 from encoder.runtime import Runtime, RuntimeConfig
 from schemas.bundle import GRAPHS, PRESETS, ModelShape
 from schemas.errors import ConfigError
 from tests.bundles import random_bundle
 
+AS_SET = RuntimeConfig()
 SHAPE = ModelShape(layers=2, d_model=32, heads=2, kv_heads=1, context=24, keep=18, rows=32)
 
 
@@ -96,6 +99,33 @@ def test_crossing_is_as_good_in_buckets(exact: Runtime, bucketed: Runtime, users
         np.testing.assert_allclose(got, wanted, atol=1e-5)
 
 
+def test_runs_with_buffers_of_their_own_are_the_same(bundle: Bundle, exact: Runtime) -> None:
+    """As captured ones have on CUDA; here they are on the CPU. Shapes come once, twice, and often, in between each other."""
+    of = profile("append", SHAPE)
+    options = ort.SessionOptions()
+    session = ort.InferenceSession(str(bundle.graph("append")), options, disabled_optimizers=["SkipLayerNormFusion"])
+    runs = CapturedRuns(ort, session, of, device="cpu")
+    rng = np.random.default_rng(0)
+    slots = exact.encode(rng.standard_normal((8, 17, SHAPE.d_model)).astype(np.float32), np.full(8, 16))
+    for _ in range(4):
+        for rows, n_tokens in ((3, 2), (7, 4), (4, 1), (1, 3)):
+            feed = {
+                "tokens": rng.standard_normal((rows, n_tokens, SHAPE.d_model)).astype(np.float32),
+                "last": rng.integers(0, n_tokens, rows),
+                "past_kv": slots.kv[:rows],
+                "past_scales": slots.scales[:rows],
+                "past_length": rng.integers(0, 18, rows),
+            }
+            sizes = of.sizes(feed)
+            steps_of = of.padded(sizes)
+            got = runs.run(of.pad(feed, steps_of), steps_of)
+            wanted = exact.append(
+                feed["tokens"], feed["past_kv"], feed["past_scales"], feed["past_length"], feed["last"]
+            )
+            for name, value, other in zip(of.outputs, got, wanted, strict=True):
+                np.testing.assert_array_equal(of.unpad(name, value, sizes), other)
+
+
 def test_what_does_not_fit_the_window_is_refused(bucketed: Runtime) -> None:
     tokens = np.zeros((1, 25, SHAPE.d_model), np.float32)
     with pytest.raises(ConfigError, match="at most 24 tokens"):
@@ -106,20 +136,34 @@ def test_what_does_not_fit_the_window_is_refused(bucketed: Runtime) -> None:
 
 
 def test_what_cuda_is_told(bundle: Bundle, tmp_path: Path) -> None:
-    opened = openings(bundle, {"append": profile("append", SHAPE)}, RuntimeConfig().half_on, tmp_path, "cuda")["append"]
-    assert opened.options == {"cuda": cuda_options()}
+    opened = openings(
+        bundle,
+        {"append": profile("append", SHAPE)},
+        RuntimeConfig().half_on,
+        RuntimeConfig().captures_on,
+        tmp_path,
+        "cuda",
+    )["append"]
+    assert opened.options == {"cuda": cuda_options(captures=True)}
     assert isinstance(opened.graph, bytes)
 
 
 def test_what_the_cpu_is_given(bundle: Bundle, tmp_path: Path) -> None:
-    opened = openings(bundle, {"append": profile("append", SHAPE)}, RuntimeConfig().half_on, tmp_path, "cpu")["append"]
+    opened = openings(
+        bundle,
+        {"append": profile("append", SHAPE)},
+        RuntimeConfig().half_on,
+        RuntimeConfig().captures_on,
+        tmp_path,
+        "cpu",
+    )["append"]
     assert opened.graph == bundle.graph("append")
 
 
 def test_what_tensorrt_is_told(bundle: Bundle, tmp_path: Path) -> None:
     cache = tmp_path / "engines"
     profiles = {name: profile(name, SHAPE) for name in GRAPHS}
-    opened = openings(bundle, profiles, RuntimeConfig().half_on, cache, "tensorrt")
+    opened = openings(bundle, profiles, AS_SET.half_on, AS_SET.captures_on, cache, "tensorrt")
     assert cache.is_dir()
     for name, opening in opened.items():
         options = opening.options["tensorrt"]
@@ -130,7 +174,7 @@ def test_what_tensorrt_is_told(bundle: Bundle, tmp_path: Path) -> None:
         for kind in ("min", "opt", "max"):
             given = dict(shape.split(":") for shape in options[f"trt_profile_{kind}_shapes"].split(","))
             assert set(given) == set(profiles[name].inputs)
-        assert opening.options["cuda"] == cuda_options()  # what it cannot run
+        assert opening.options["cuda"] == cuda_options(captures=False)  # what it cannot run
     assert len({opening.options["tensorrt"]["trt_engine_cache_prefix"] for opening in opened.values()}) == 3
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from encoder.engine import Engine, Update
 from encoder.hot import HotStates
-from encoder.oracle import Claim, Mismatch, Tolerance, check_states, slot_steps
+from encoder.oracle import ACROSS_PROVIDERS, Claim, Mismatch, Tolerance, check_states, slot_steps
 from encoder.plan import Plan, PlanKind
 from encoder.refresh import Refreshed, Want
 from encoder.store import Deleted, Invalid
@@ -127,6 +127,8 @@ def test_slots_computed_from_one_other_event_are_far_outside(model: Model, forge
     assert not steps[:12].any()
     assert steps[12].max() > 10 * Tolerance().steps
     assert steps[12].mean() > 10 * Tolerance().slot_mean_steps
+    assert steps[12].max() > 2 * ACROSS_PROVIDERS.steps
+    assert steps[12].mean() > 2 * ACROSS_PROVIDERS.slot_mean_steps
     message = what(model, HISTORY, forged(honest, other.slots, other.embedding))
     assert message.startswith("its slots are not what its events encode to: from slot 12 on, 8 of 20 differ")
 
@@ -138,6 +140,7 @@ def test_a_slot_left_over_from_another_history_is_found(model: Model) -> None:
     mixed[15] = other[15]  # its own event is right, but one three events earlier was another
     steps = slot_steps(mixed, state(model).slots)
     assert steps[15].max() > 2 * Tolerance().steps
+    assert steps[15].max() > ACROSS_PROVIDERS.steps
     assert "from slot 15 on" in what(model, HISTORY, forged(state(model), mixed))
 
 
