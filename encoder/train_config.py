@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from schemas.bundle import PRESETS, ModelShape
 from schemas.errors import ConfigError
+
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,7 @@ class TrainConfig:
         shape: the model's sizes.
         source: where the log comes from, in words, for the manifest.
         seed: of the weights, the batches and the item hashes. With `max_steps`, no `max_seconds` and fixed `threads`, a training
-            can be repeated bit by bit on the same machine.
+            can be repeated bit by bit on the same machine's CPU.
         max_seconds: end after this long; the learning rate falls to its end by then, however fast the machine is.
         max_steps: end after this many steps.
         batch_tokens: a step's windows times their length: windows of like length, of up to `shape.context` events each.
@@ -36,7 +39,17 @@ class TrainConfig:
         crossing_positions, crossing_candidates: places of a window that candidates cross with, and candidates of each place.
         not_targets: actions that a model should not foresee; they stay in its context.
         held_out: share of the log, its end, that is not trained on but measured.
-        threads: of torch; None to choose by measuring.
+        validation: share of the log, just before what is held out, that is not trained on either: the model is measured on it now
+            and then, the best one is kept, and a training that stops getting better ends early. 0: none, the last one is kept.
+        validate_every_s: at least this long between two measurements; validate_every_steps: if given, by steps instead, so that
+            the same steps are measured on any machine.
+        validation_users: measured are at most this many users, drawn once.
+        patience: end after this many measurements without a better NDCG@10; 0: never.
+        checkpoint_every_s: a training can be resumed from what it wrote this often; 0: only from where it was stopped.
+        device: `cpu`, `cuda`, or `auto`: CUDA if there is any.
+        devices: processes, each on a GPU of its own (or all on the CPU) with `batch_tokens` of its own a step.
+        precision: `32-true`, or `bf16-mixed` or `16-mixed`: matrix products in half the bits.
+        threads: of torch on the CPU; None to choose by measuring, or with several `devices`, to share the cores out.
     """
 
     shape: ModelShape = PRESETS["nano"]
@@ -66,6 +79,15 @@ class TrainConfig:
     crossing_candidates: int = 8
     not_targets: tuple[str, ...] = ("hide",)
     held_out: float = 0.05
+    validation: float = 0.0
+    validate_every_s: float = 60.0
+    validate_every_steps: int | None = None
+    validation_users: int = 1000
+    patience: int = 5
+    checkpoint_every_s: float = 120.0
+    device: Device = "auto"
+    devices: int = 1
+    precision: Precision = "32-true"
     threads: int | None = None
 
     def __post_init__(self) -> None:
@@ -93,6 +115,15 @@ class TrainConfig:
             "crossing_positions": self.crossing_positions > 0,
             "crossing_candidates": self.crossing_candidates > 1,
             "held_out": 0 <= self.held_out < 1,
+            "validation": 0 <= self.validation < 1 - self.held_out,
+            "validate_every_s": self.validate_every_s > 0,
+            "validate_every_steps": self.validate_every_steps is None or self.validate_every_steps > 0,
+            "validation_users": self.validation_users > 0,
+            "patience": self.patience >= 0,
+            "checkpoint_every_s": self.checkpoint_every_s >= 0,
+            "device": self.device in get_args(Device),
+            "devices": self.devices > 0,
+            "precision": self.precision in get_args(Precision),
             "threads": self.threads is None or self.threads > 0,
         }
         wrong = [name for name, good in limits.items() if not good]
@@ -109,6 +140,19 @@ class Progress(NamedTuple):
     crossing_loss: float
     steps_per_s: float
     remaining_s: float
+    events_per_s: float
+    learning_rate: float  # over its highest
+    seconds: float  # that the training has taken, all its runs together
+
+
+class Measured(NamedTuple):
+    """How well the averaged model of a step foresees the validation window."""
+
+    step: int
+    seconds: float
+    hr10: float
+    ndcg10: float
+    targets: int
 
 
 @dataclass(frozen=True)
@@ -118,6 +162,8 @@ class TrainReport:
         checkpoint: the directory that was written.
         events: events trained on.
         metrics: on the held-out end of the log (encoder.validation.Validation); empty if nothing was held out.
+        validated: what the kept model was measured at, if there is a validation window.
+        resumed_from: the step that an earlier run had come to; 0: begun anew.
     """
 
     checkpoint: Path
@@ -129,3 +175,5 @@ class TrainReport:
     loss: float
     crossing_loss: float
     metrics: dict[str, float] = field(default_factory=dict)
+    validated: Measured | None = None
+    resumed_from: int = 0

@@ -1,27 +1,65 @@
-"""The steps of a training: batches, optimisers, the learning rate's course, and the average that is kept."""
+"""The steps of a training, the same on one CPU and on several GPUs (Lightning Fabric): each process draws batches of its own,
+their gradients are averaged, and all of them keep the same weights.
+
+What is random in a step comes from the seed, the process and the step's number, so a training that is resumed takes the steps
+that it would have taken.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from encoder.features import item_rows
 from encoder.model import PinFM
-from encoder.objective import Batches, Objective
+from encoder.objective import Batch, Batches, Objective
 from encoder.threads import Threads
-from encoder.train_config import Progress, TrainConfig
-from encoder.windows import Histories, cut, training_spans
+from encoder.train_clock import Clock
+from encoder.train_config import Measured, Progress, TrainConfig
+from encoder.train_data import Part, TrainingData
+from encoder.train_optimizer import MuonWithAdamW, averaging, course
+from encoder.train_state import TrainState, describe, load_tensors, save_state
+from encoder.validation import Validator
+from encoder.windows import cut, training_spans
 from schemas.errors import ConfigError
 
 _PROGRESS_EVERY_S = 0.5
-Tensors = tuple[Tensor, ...] | list[Tensor]
+_MODEL, _AVERAGE, _BEST, _OPTIMIZER = "model.", "average.", "best.", "optimizer."
+#: What a stream of random numbers is for.
+_SPANS, _BATCH, _DROPOUT = range(3)
+
+
+class Stopped(Exception):  # noqa: N818 - like KeyboardInterrupt, it is what was asked for
+    """A training was asked to stop, and left a state at `step` (none if that is 0)."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(step)
+        self.step = step
+
+
+class Watch(NamedTuple):
+    """Who is told, in the first process alone."""
+
+    progress: Callable[[Progress], None]
+    measured: Callable[[Measured], None]
+    stop: Callable[[], bool]
+
+
+class _Drawn(NamedTuple):
+    batch: Batch
+    events: int
 
 
 class TrainLoop:
@@ -29,109 +67,207 @@ class TrainLoop:
 
     def __init__(
         self,
+        fabric: Fabric,
         model: PinFM,
-        data: Histories,
+        data: TrainingData,
+        part: Part,
         seeds: tuple[int, ...],
         positive: NDArray[np.bool_],
         config: TrainConfig,
+        directory: Path,
     ) -> None:
-        self._data, self._positive, self._config = data, positive, config
-        self._rng = np.random.default_rng(config.seed)
-        self._spans = training_spans(data, config.shape.context, config.batch_tokens, self._rng)
-        self._batches = Batches(item_rows(data.item_ids, seeds, config.shape.rows), data.counts, config)
-        self._objective = Objective(model, config)
-        self._optimizers = _optimizers(model, config)
-        self._average = AveragedModel(model, multi_avg_fn=_averaging(config.averaging))
+        """
+        Args:
+            part: of the data, what is trained on.
+            directory: of the state that a training is resumed from.
+        """
+        self._fabric, self._model, self._config, self._directory = fabric, model, config, directory
+        self._data, self._part, self._positive = data, part, positive
+        known = part.counts > 0
+        self._place = np.cumsum(known) - 1  # (m,) of an item among those of the part
+        rows = item_rows(data.histories.item_ids[known], seeds, config.shape.rows)
+        self._batches = Batches(rows, part.counts[known], config)
+        model.to(fabric.device)
+        self._optimizer = MuonWithAdamW(model, config)
+        self._average = AveragedModel(model, multi_avg_fn=averaging(config.averaging))
+        self._objective, self._stepper = fabric.setup(Objective(model, config), self._optimizer)
+        self._step, self._spent_s = 0, 0.0
+        self.best: Measured | None = None
+        self._best_weights: dict[str, Tensor] = {}
+        self._since_best = 0
+        self._saved_step = self._measured_step = 0
 
-    @property
-    def average(self) -> PinFM:
-        """The model that is kept: the average over the steps so far."""
-        averaged = self._average.module
-        assert isinstance(averaged, PinFM)
-        return averaged
+    def kept(self) -> PinFM:
+        """The model that was best on the validation window, or else the average over the steps so far. In evaluation mode."""
+        model = self._average.module
+        assert isinstance(model, PinFM)
+        if self._best_weights:
+            model.load_state_dict(self._best_weights)
+        return model.eval()
 
-    def run(self, started_s: float, threads: Threads, progress: Callable[[Progress], None] | None) -> Progress:
-        """Until the budget is spent. Returns the last report."""
-        config = self._config
-        loop_started_s = reported_s = time.monotonic()
-        step, sums, since = 0, np.zeros(2), 0
-        report = Progress(0, 0.0, math.nan, math.nan, 0.0, math.nan)
+    # ---- state
+
+    def resume(self, state: TrainState) -> None:
+        """Go on from a state of this training."""
+        tensors = load_tensors(self._directory, state)
+
+        def of(prefix: str) -> dict[str, Tensor]:
+            return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+        self._model.load_state_dict(of(_MODEL))
+        self._average.module.load_state_dict(of(_AVERAGE))
+        self._average.n_averaged.fill_(state.averaged)
+        self._optimizer.load_tensors(of(_OPTIMIZER))
+        self._fabric.strategy.precision.load_state_dict(dict(state.scaler))
+        self._step, self._spent_s = state.step, state.seconds
+        self._saved_step = self._measured_step = state.step
+        self.best, self._best_weights, self._since_best = state.best, of(_BEST), state.since_best
+
+    def _save(self, seconds: float) -> None:
+        tensors = {
+            **{_MODEL + name: t for name, t in self._model.state_dict().items()},
+            **{_AVERAGE + name: t for name, t in self._average.module.state_dict().items()},
+            **{_BEST + name: t for name, t in self._best_weights.items()},
+            **{_OPTIMIZER + name: t for name, t in self._optimizer.tensors().items()},
+        }
+        state = TrainState(
+            tensors=f"state-{self._step}.safetensors",
+            step=self._step,
+            seconds=seconds,
+            averaged=int(self._average.n_averaged),
+            fingerprint=self._data.fingerprint,
+            config=describe(self._config),
+            best=self.best,
+            since_best=self._since_best,
+            scaler=dict(self._fabric.strategy.precision.state_dict()),
+        )
+        save_state(self._directory, state, tensors)
+
+    # ---- steps
+
+    def run(self, started_s: float, threads: Threads | None, validator: Validator | None, watch: Watch) -> Progress:
+        """Until the budget is spent or the model stops getting better. Returns the last report.
+
+        Raises:
+            ConfigError: it diverged.
+            Stopped: it was asked to, and its state is saved.
+        """
+        config, fabric = self._config, self._fabric
+        clock = Clock(fabric, self._spent_s, started_s, watch.stop)
+        drawn = self._draw()
+        first_step, begun_s = self._step, time.monotonic()
+        reported_s = saved_s = measured_s = clock.at(self._step)[0]
+        sums, since, events, finished = torch.zeros(2, device=fabric.device), 0, 0, False
+        report = Progress(self._step, 0.0, math.nan, math.nan, 0.0, math.nan, 0.0, 0.0, 0.0)
         while True:
-            now_s = time.monotonic()
+            now_s, stopped = clock.at(self._step)
             share = max(
-                (now_s - started_s) / config.max_seconds if config.max_seconds else 0.0,
-                step / config.max_steps if config.max_steps else 0.0,
+                now_s / config.max_seconds if config.max_seconds else 0.0,
+                self._step / config.max_steps if config.max_steps else 0.0,
             )
-            done = share >= 1 and step > 0
-            if since and (done or now_s - reported_s >= _PROGRESS_EVERY_S):
-                loss, crossing = (float(x) for x in sums / since)
-                if not math.isfinite(loss + crossing):
-                    raise ConfigError(
-                        f"training diverged at step {step} (loss {loss}): lower learning_rate {config.learning_rate} and "
-                        f"matrix_learning_rate {config.matrix_learning_rate}"
-                    )
-                remaining_s = (now_s - loop_started_s) * (1 - share) / share if share else math.nan
-                rate = step / max(now_s - loop_started_s, 1e-9)
-                report = Progress(step, min(share, 1.0), loss, crossing, rate, max(remaining_s, 0.0))
+            done = (share >= 1 and self._step > 0) or finished
+            if since and (done or stopped or now_s - reported_s >= _PROGRESS_EVERY_S):
+                loss, crossing = self._mean(sums, since)
+                ran_s = max(time.monotonic() - begun_s, 1e-9)
+                report = Progress(
+                    self._step,
+                    min(share, 1.0),
+                    loss,
+                    crossing,
+                    (self._step - first_step) / ran_s,
+                    0.0 if done else max(now_s * (1 - share) / share, 0.0) if share else math.nan,
+                    events * fabric.world_size / ran_s,
+                    course(self._step - 1, share, config.warmup_steps),
+                    now_s,
+                )
                 reported_s, since = now_s, 0
-                sums[:] = 0
-                if progress:
-                    progress(report)
+                sums.zero_()
+                watch.progress(report)
+            if validator and self._step > self._measured_step and (done or self._is_due(now_s - measured_s)):
+                finished = self._measure(validator, now_s, watch)
+                self._measured_step, measured_s = self._step, now_s
+                if finished and not done:
+                    continue
             if done:
                 return report
-            threads.step_begins()
-            sums += self._step(share, step)
-            threads.step_ends()
-            step, since = step + 1, since + 1
+            due = config.checkpoint_every_s > 0 and now_s - saved_s >= config.checkpoint_every_s
+            if (due or stopped) and self._step > self._saved_step:
+                if fabric.is_global_zero:
+                    self._save(now_s)
+                fabric.barrier()
+                self._saved_step, saved_s = self._step, now_s
+            if stopped:
+                raise Stopped(self._step)
+            if threads:
+                threads.step_begins()
+            batch = next(drawn)
+            sums += self._take(batch.batch, course(self._step, share, config.warmup_steps))
+            if threads:
+                threads.step_ends()
+            self._step, since, events = self._step + 1, since + 1, events + batch.events
 
-    def _step(self, share: float, step: int) -> tuple[float, float]:
-        """One step; returns the loss of the next item and of the crossing."""
-        course = _course(step, share, self._config.warmup_steps)
-        windows = cut(self._data, next(self._spans), self._positive)
-        losses = self._objective(self._batches.make(windows, self._rng))
-        for optimizer in self._optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()
-        nn.utils.clip_grad_norm_(self._objective.parameters(), 1.0)
-        for optimizer in self._optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * course
-            optimizer.step()
-        self._average.update_parameters(self._objective.model)
-        return float(losses.next.detach()), float(losses.crossing.detach())
+    def _take(self, batch: Batch, rate: float) -> Tensor:
+        """One step; returns the loss of the next item and of the crossing, `(2,)`, on the device."""
+        torch.manual_seed(self._random(_DROPOUT, self._step).integers(1 << 62))
+        losses = self._objective(batch.to(self._fabric.device))
+        self._stepper.zero_grad(set_to_none=True)
+        self._fabric.backward(losses.total)
+        self._fabric.clip_gradients(self._objective, self._stepper, max_norm=1.0, error_if_nonfinite=False)
+        self._optimizer.set_course(rate)
+        self._stepper.step()
+        self._average.update_parameters(self._model)
+        return torch.stack([losses.next.detach(), losses.crossing.detach()])
 
+    def _draw(self) -> Iterator[_Drawn]:
+        """Batches of the steps from here on. All processes know the same order of windows and take turns."""
+        fabric, config, data = self._fabric, self._config, self._data.histories
+        order = np.random.default_rng([config.seed, _SPANS])
+        spans = training_spans(data, config.shape.context, config.batch_tokens, order, self._part.ends)
+        mine = itertools.islice(spans, fabric.global_rank + self._step * fabric.world_size, None, fabric.world_size)
+        for step, chosen in enumerate(mine, self._step):
+            windows = cut(data, chosen, self._positive)
+            windows = dataclasses.replace(windows, items=np.where(windows.real, self._place[windows.items], 0))
+            batch = self._batches.make(windows, self._random(_BATCH, step))
+            yield _Drawn(batch, int(windows.real[:, 1:].sum()))
 
-def _course(step: int, share: float, warmup_steps: int) -> float:
-    """The learning rate over its highest: a linear warm-up, then half a cosine down to 2%."""
-    warm = min(1.0, (step + 1) / max(warmup_steps, 1))
-    return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(share, 1.0))))
+    def _random(self, what: int, step: int) -> np.random.Generator:
+        return np.random.default_rng([self._config.seed, what, self._fabric.global_rank, step])
 
+    def _mean(self, sums: Tensor, steps: int) -> tuple[float, float]:
+        """Means of the losses over steps and processes.
 
-def _optimizers(model: PinFM, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices that multiply, AdamW for tables and vectors."""
-    matrices = [
-        module.weight for name, module in model.named_modules() if isinstance(module, nn.Linear) and name != "score"
-    ]
-    ids = {id(matrix) for matrix in matrices}
-    others = [p for p in model.parameters() if id(p) not in ids]
-    groups = [
-        {"params": [p for p in others if p.dim() >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in others if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True),
-        torch.optim.Muon(matrices, lr=config.matrix_learning_rate, weight_decay=config.weight_decay),
-    ]
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["initial_lr"] = group["lr"]
-    return optimizers
+        Raises:
+            ConfigError: one is not finite.
+        """
+        mean = self._fabric.all_reduce(sums / steps, reduce_op="mean")
+        assert isinstance(mean, Tensor)
+        loss, crossing = mean.tolist()
+        if not math.isfinite(loss + crossing):
+            raise ConfigError(
+                f"training diverged at step {self._step} (loss {loss}): lower learning_rate {self._config.learning_rate} and "
+                f"matrix_learning_rate {self._config.matrix_learning_rate}"
+            )
+        return loss, crossing
 
+    # ---- validation
 
-def _averaging(most: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
-    """An exponential average over about the last ninth of the steps, until that is longer than `most` says."""
+    def _is_due(self, since_s: float) -> bool:
+        config = self._config
+        if config.validate_every_steps:
+            return self._step % config.validate_every_steps == 0
+        return since_s >= config.validate_every_s
 
-    def update(averages: Tensors, values: Tensors, steps: Tensor | int) -> None:
-        torch._foreach_lerp_(list(averages), list(values), max(1 - most, 9 / (10 + int(steps))))
-
-    return update
+    def _measure(self, validator: Validator, now_s: float, watch: Watch) -> bool:
+        """Measure the averaged model and keep it if it is the best; returns whether to end."""
+        if self._fabric.is_global_zero:
+            model = self._average.module.eval()
+            assert isinstance(model, PinFM)
+            got = validator.measure(model)
+            measured = Measured(self._step, now_s, got.hr10, got.ndcg10, got.targets)
+            watch.measured(measured)
+            self._since_best += 1
+            if self.best is None or measured.ndcg10 > self.best.ndcg10:
+                self.best, self._since_best = measured, 0
+                self._best_weights = {name: t.detach().clone() for name, t in model.state_dict().items()}
+        ended: bool = self._fabric.broadcast(0 < self._config.patience <= self._since_best)
+        return ended

@@ -103,7 +103,11 @@ def cut(data: Histories, spans: NDArray[np.int64], positive: NDArray[np.bool_]) 
 
 
 def training_spans(
-    data: Histories, context: int, batch_tokens: int, rng: np.random.Generator
+    data: Histories,
+    context: int,
+    batch_tokens: int,
+    rng: np.random.Generator,
+    ends: NDArray[np.int64] | None = None,
 ) -> Iterator[NDArray[np.int64]]:
     """Batches of spans `(B, 2)` for ever, epoch by epoch. In an epoch each history gives as many windows as it holds, cut at
     random places: a whole history if it fits. Windows of like length share a batch. What is left over of the shorter ones joins
@@ -111,11 +115,12 @@ def training_spans(
 
     Args:
         batch_tokens: a batch's windows times their greatest length is at most this, unless it is one window.
+        ends: `(u,)` i64: of user i only the events [starts[i], ends[i]).
 
     Raises:
         LogError: no user has two events.
     """
-    lengths = np.diff(data.starts)
+    lengths = (data.starts[1:] if ends is None else ends) - data.starts[:-1]
     users = np.flatnonzero(lengths >= 2)
     if not len(users):
         raise LogError("the log has no user with two events or more: there is nothing to learn from")
