@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 from edge.redis import address
 from ranker import connection
 from ranker.breaker import Breaker
+from ranker.cache import StateCache
 from ranker.metrics import ReaderMetrics
 from ranker.reader import wall_clock_ms
 from ranker.reading import Command, Model, Reading
@@ -36,12 +37,19 @@ class AsyncStateReader:
         deadline_ms: int = connection.DEFAULT_DEADLINE_MS,
         metrics: ReaderMetrics | None = None,
         breaker: Breaker | None = None,
+        cache: StateCache | None = None,
         now_ms: Callable[[], int] = wall_clock_ms,
     ) -> None:
         self._client: Any = connect(client, deadline_ms) if isinstance(client, str) else client
         connection.refuse_decoding(self._client)
         self._reading = Reading(
-            names or Names(), model, model_id, address(self._client), metrics or ReaderMetrics(), breaker or Breaker()
+            names or Names(),
+            model,
+            model_id,
+            address(self._client),
+            metrics or ReaderMetrics(),
+            breaker or Breaker(),
+            cache,
         )
         self._now_ms = now_ms
 
@@ -50,11 +58,12 @@ class AsyncStateReader:
     ) -> list[Row]:
         """As `StateReader.read`."""
         reading = self._reading
-        reading.admit()
         try:
             if reading.model_id is None:
+                reading.admit()
                 reading.activate(await self._client.get(reading.names.active_key))
             question = reading.ask(users, embedding_only)
+            reading.admit(asks=bool(question.commands))
             answers = await self._round_trip(question.commands)
         except (RedisError, OSError) as error:
             raise reading.failed(error) from error

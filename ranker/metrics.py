@@ -22,6 +22,7 @@ class ReaderMetrics:
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         rows = Counter("slipstream_ranker_rows", "Rows read, by what they were good for", ["status"], registry=registry)
+        self._cached = Counter("slipstream_ranker_cached_rows", "Rows that Redis was not asked for", registry=registry)
         self._rows = {status: rows.labels(status.value) for status in Status}
         self._failures = Counter(
             "slipstream_ranker_read_failures", "Calls that got no answer, by why", ["reason"], registry=registry
@@ -33,11 +34,12 @@ class ReaderMetrics:
         self.rows: Tally[Status] = Tally()
         self.failures: Tally[str] = Tally()
 
-    def count(self, rows: Sequence[Row], seconds: float) -> None:
+    def count(self, rows: Sequence[Row], cached: int, seconds: float) -> None:
         tally = Tally(row.status for row in rows)
         self.rows += tally
         for status, n in tally.items():
             self._rows[status].inc(n)
+        self._cached.inc(cached)
         self._seconds.observe(seconds)
 
     def refuse(self) -> None:

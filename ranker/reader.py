@@ -21,6 +21,7 @@ from redis.retry import Retry
 from edge.redis import address
 from ranker import connection
 from ranker.breaker import Breaker
+from ranker.cache import StateCache
 from ranker.metrics import ReaderMetrics
 from ranker.reading import Command, Model, Reading
 from ranker.rows import Row, Status
@@ -49,6 +50,7 @@ class StateReader:
         deadline_ms: int = connection.DEFAULT_DEADLINE_MS,
         metrics: ReaderMetrics | None = None,
         breaker: Breaker | None = None,
+        cache: StateCache | None = None,
         now_ms: Callable[[], int] = wall_clock_ms,
     ) -> None:
         """
@@ -61,6 +63,7 @@ class StateReader:
             deadline_ms: the longest that Redis may keep silent, while connecting and within an answer; then the call raises.
             metrics: counters to share with other readers, or to expose in a registry.
             breaker: when calls fail at once since Redis did not answer the last ones; readers of one Redis may share one.
+            cache: states that are not asked for again for a moment; None = none.
 
         Raises:
             ConfigError: a URL that cannot be read, or a `model_id` that is not the model's.
@@ -68,7 +71,13 @@ class StateReader:
         self._client: Any = connect(client, deadline_ms) if isinstance(client, str) else client
         connection.refuse_decoding(self._client)
         self._reading = Reading(
-            names or Names(), model, model_id, address(self._client), metrics or ReaderMetrics(), breaker or Breaker()
+            names or Names(),
+            model,
+            model_id,
+            address(self._client),
+            metrics or ReaderMetrics(),
+            breaker or Breaker(),
+            cache,
         )
         self._now_ms = now_ms
 
@@ -86,11 +95,12 @@ class StateReader:
             ConfigError: Redis refuses us, or no model is active.
         """
         reading = self._reading
-        reading.admit()
         try:
             if reading.model_id is None:
+                reading.admit()
                 reading.activate(self._client.get(reading.names.active_key))
             question = reading.ask(users, embedding_only)
+            reading.admit(asks=bool(question.commands))
             answers = self._round_trip(question.commands)
         except (RedisError, OSError) as error:
             raise reading.failed(error) from error

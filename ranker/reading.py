@@ -10,14 +10,16 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from redis.exceptions import RedisError, ResponseError
 
 from ranker.breaker import Breaker
+from ranker.cache import Decoded, StateCache
 from ranker.connection import translated
 from ranker.metrics import ReaderMetrics
-from ranker.rows import Row, Status, read_row
+from ranker.rows import Row, Status, read_row, usable_row
 from schemas.bundle import MODEL_ID_CHARS, Manifest
 from schemas.errors import ConfigError, SlipstreamError, StateError, UnavailableError
 from schemas.event import MAX_USER_BYTES
@@ -51,12 +53,14 @@ class Question(NamedTuple):
     Attributes:
         users: as the caller passed them, duplicates and all.
         keys: user -> key, distinct users only; None for what cannot be a user id.
-        commands: one for each key that is not None, in the order of `keys`.
+        cached: by key, what need not be asked for.
+        commands: one for each other key that is not None, in the order of `keys`.
         started_s: monotonic.
     """
 
     users: Sequence[str]
     keys: dict[str, bytes | None]
+    cached: dict[bytes, Decoded]
     commands: list[Command]
     embedding_only: bool
     started_s: float
@@ -78,6 +82,7 @@ class Reading:
         address: str,
         metrics: ReaderMetrics,
         breaker: Breaker,
+        cache: StateCache | None = None,
     ) -> None:
         layout = None if model is None else layout_of(model)
         if layout is not None and model_id is not None and layout.model_id != model_id:
@@ -92,14 +97,15 @@ class Reading:
         self.address = address
         self.metrics = metrics
         self._breaker = breaker
+        self._cache = cache
 
-    def admit(self) -> None:
-        """Call before asking Redis.
+    def admit(self, asks: bool = True) -> None:
+        """Call before asking Redis, if anything has to be asked for.
 
         Raises:
             UnavailableError: it did not answer lately, and is not asked now.
         """
-        if not self._breaker.admits():
+        if asks and not self._breaker.admits():
             self.metrics.refuse()
             raise UnavailableError(
                 f"Redis at {self.address} did not answer the last calls and is not asked for a moment: rank without states"
@@ -139,11 +145,12 @@ class Reading:
     def ask(self, users: Sequence[str], embedding_only: bool) -> Question:
         assert self.model_id is not None, "the model is resolved before the first read"
         keys = {user: self._key(user, self.model_id) for user in dict.fromkeys(users)}
-        asked = [key for key in keys.values() if key is not None]
+        cached = self._cached(keys, embedding_only)
+        asked = [key for key in keys.values() if key is not None and key not in cached]
         commands: list[Command] = [("GET", key) for key in asked]
         if embedding_only and self.layout is not None:
             commands = [("GETRANGE", key, 0, self.layout.header_bytes - 1) for key in asked]
-        return Question(users, keys, commands, embedding_only, time.monotonic())
+        return Question(users, keys, cached, commands, embedding_only, time.monotonic())
 
     def rows(self, question: Question, answers: Sequence[Any], now_ms: int, max_age_ms: int | None) -> list[Row]:
         """One row for each user that was asked for, in that order.
@@ -152,7 +159,8 @@ class Reading:
             UnavailableError, ConfigError: no user at all got an answer.
         """
         self._raise_if_all_failed(question, answers)
-        self._breaker.answered()
+        if answers:
+            self._breaker.answered()
         self._learn(answers)
         by_user: dict[str, Row] = {}
         remaining = iter(answers)
@@ -161,9 +169,13 @@ class Reading:
                 why = f"a user id has 1 to {MAX_USER_BYTES} bytes of UTF-8: no state can have this one"
                 by_user[user] = Row(user, Status.INVALID, why=why)
                 continue
+            if key in question.cached:
+                where = key.decode(errors="replace")
+                by_user[user] = usable_row(user, question.cached[key], now_ms, max_age_ms, where)
+                continue
             by_user[user] = self._row(user, key, next(remaining), now_ms, max_age_ms, question.embedding_only)
         rows = [by_user[user] for user in question.users]
-        self.metrics.count(rows, time.monotonic() - question.started_s)
+        self.metrics.count(rows, len(question.cached), time.monotonic() - question.started_s)
         return rows
 
     def _row(
@@ -177,7 +189,8 @@ class Reading:
             return Row(user, Status.INVALID, why=f"{where}: Redis answers: {answer}")
         if self.layout is None:  # nothing in this call describes the model: only markers of deletes, or damage
             return self._row_without_layout(user, answer, where)
-        return read_row(user, answer, self.layout, where, now_ms, max_age_ms, embedding_only)
+        keep = None if self._cache is None else partial(self._cache.put, key)
+        return read_row(user, answer, self.layout, where, now_ms, max_age_ms, embedding_only, keep)
 
     def _row_without_layout(self, user: str, value: bytes, where: str) -> Row:
         try:
@@ -187,6 +200,12 @@ class Reading:
         if header.kind is Kind.DELETED:
             return Row(user, Status.NOT_FOUND, why=f"{where}: the user was forgotten")
         return Row(user, Status.INVALID, why=f"{where}: made by model {header.model_id}, not {self.model_id}")
+
+    def _cached(self, keys: dict[str, bytes | None], embedding_only: bool) -> dict[bytes, Decoded]:
+        if self._cache is None:
+            return {}
+        found = {key: self._cache.get(key, embedding_only) for key in keys.values() if key is not None}
+        return {key: kept for key, kept in found.items() if kept is not None}
 
     def _key(self, user: str, model_id: str) -> bytes | None:
         try:

@@ -5,14 +5,16 @@ The worst that one user's bytes can do is to make that user's own row INVALID.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ranker.cache import Decoded
 from schemas.errors import StateError
-from schemas.state import Header, Kind, State, StateLayout, decode_header, decode_slots
+from schemas.state import Kind, State, StateLayout, decode_header, decode_slots
 
 
 class Status(StrEnum):
@@ -57,7 +59,14 @@ class Row(NamedTuple):
 
 
 def read_row(
-    user: str, value: bytes, layout: StateLayout, where: str, now_ms: int, max_age_ms: int | None, embedding_only: bool
+    user: str,
+    value: bytes,
+    layout: StateLayout,
+    where: str,
+    now_ms: int,
+    max_age_ms: int | None,
+    embedding_only: bool,
+    keep: Callable[[Decoded], None] | None = None,
 ) -> Row:
     """The row of a value that Redis returned. Never raises for what the value holds.
 
@@ -65,6 +74,7 @@ def read_row(
         value: the whole value, or at least its first `layout.header_bytes` bytes if `embedding_only`.
         where: the key, for messages.
         max_age_ms: older states are STALE; None = no limit.
+        keep: called with what was verified.
     """
     try:
         header = decode_header(value, layout, where)
@@ -73,12 +83,21 @@ def read_row(
         state = None if embedding_only else State(header, decode_slots(value, header, layout, where))
     except StateError as error:
         return Row(user, Status.INVALID, why=str(error))
-    return _usable_row(user, header, state, now_ms, max_age_ms, where)
+    found = Decoded(header, state)
+    if keep is not None:
+        keep(found)
+    return usable_row(user, found, now_ms, max_age_ms, where)
 
 
-def _usable_row(user: str, header: Header, state: State | None, now_ms: int, max_age_ms: int | None, where: str) -> Row:
+def usable_row(user: str, found: Decoded, now_ms: int, max_age_ms: int | None, where: str) -> Row:
+    """The row of a verified value.
+
+    Args:
+        max_age_ms: older states are STALE; None = no limit.
+    """
+    header = found.header
     age_ms = max(0, now_ms - header.arrived_ms)  # clocks of two machines may differ by a little
     status, why = Status.PRESENT, ""
     if max_age_ms is not None and age_ms > max_age_ms:
         status, why = Status.STALE, f"{where}: {age_ms} ms old, the limit is {max_age_ms} ms"
-    return Row(user, status, age_ms, header.length, header.embedding, state, why)
+    return Row(user, status, age_ms, header.length, header.embedding, found.state, why)
