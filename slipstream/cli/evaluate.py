@@ -1,0 +1,114 @@
+"""`slipstream evaluate`: how good a model is, beside what one would use without it, and what freshness is worth to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from schemas.bundle import PRESETS
+from schemas.errors import ConfigError
+from slipstream.cli.context import context, needs_extra
+from slipstream.cli.logs import LoadLog, reads_log
+from slipstream.cli.stages import Json
+
+
+def register(app: typer.Typer) -> None:
+    app.command("evaluate")(_evaluate)
+
+
+@reads_log
+def _evaluate(
+    command: typer.Context,
+    load_log: LoadLog,
+    log: str,
+    protocol: Annotated[
+        Literal["time", "last"], typer.Option(help="time: all events after T; last: each user's last event")
+    ] = "time",
+    share: Annotated[float, typer.Option(min=0.01, max=0.99, help="T is this quantile of the timestamps")] = 0.9,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Measure this checkpoint, instead of training; T is where its training ended")
+    ] = None,
+    preset: Annotated[str, typer.Option(help=f"Size of the model: {', '.join(PRESETS)}")] = "small",
+    train_seconds: Annotated[float, typer.Option(min=1, help="Time for the training")] = 60.0,
+    seeds: Annotated[int, typer.Option(min=1, help="Train so many models, and tell mean and spread")] = 1,
+    baselines_only: Annotated[bool, typer.Option("--baselines-only", help="No model of ours")] = False,
+    sasrec_seconds: Annotated[float, typer.Option(min=0, help="Train SASRec for so long beside it; 0 = no")] = 0.0,
+    freshness: Annotated[bool, typer.Option("--freshness", help="Also by states that are behind: the curve")] = False,
+    freshness_ms: Annotated[
+        list[float] | None, typer.Option(min=0, help="A pipeline's measured freshness, marked on the curve; repeatable")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write the freshness curve here, as SVG")] = None,
+    served_users: Annotated[
+        int, typer.Option(min=0, help="Users whose targets are ranked by served states too; 0 = none")
+    ] = 100,
+    seed: Annotated[int, typer.Option(help="Of the weights, samples and intervals")] = 0,
+    json: Json = False,
+) -> None:
+    """Train on the first part of a log, and rank what comes next on the rest, beside popularity, item-to-item counts and SASRec.
+
+    All items are ranked; the figures leave out those that the user has seen. With --freshness, also by states that are some
+    events, or some time, behind, and from when on a ranker does better without them. Served states are compared with the model
+    in full precision (served_minus_offline, in HR@10).
+
+    Examples:
+
+      slipstream evaluate ml-100k --protocol last --train-seconds 150
+
+      slipstream evaluate ml-1m --train-seconds 1500 --sasrec-seconds 1500 --seeds 3 --json
+
+      slipstream evaluate ml-1m --checkpoint var/checkpoint --freshness --freshness-ms 35 --plot freshness.svg
+    """
+    with needs_extra("cpu,train", "evaluate"):
+        from encoder.training import TrainConfig
+        from slipstream.evaluation.run import EvaluateConfig, described, run
+
+    from bench.result import Result
+    from stream.movielens import FILES
+    from stream.ties import spread_ties
+
+    ctx = context(command)
+    if preset not in PRESETS:
+        raise ConfigError(f"--preset {preset!r}: choose one of {', '.join(PRESETS)}")
+    if plot is not None:
+        _check_plot(plot, freshness, baselines_only)
+    if checkpoint is not None and (seeds > 1 or baselines_only):
+        raise ConfigError("--checkpoint is one trained model: leave --seeds and --baselines-only out, or --checkpoint")
+    loaded = load_log().log
+    trains = checkpoint is None and not baselines_only
+    config = EvaluateConfig(
+        source=log,
+        protocol=protocol,
+        share=share,
+        train=TrainConfig(PRESETS[preset], seed=seed, max_seconds=train_seconds) if trains else None,
+        checkpoint=checkpoint,
+        seeds=seeds,
+        sasrec_seconds=sasrec_seconds,
+        freshness=freshness,
+        freshness_ms=tuple(freshness_ms or ()),
+        served_users=served_users,
+        seed=seed,
+    )
+    outcome = run(loaded if log in FILES else spread_ties(loaded, seed), config, ctx.console)
+    result = Result("evaluate", outcome.figures, described(config), outcome.details)
+    ctx.console.print(result.as_table())
+    if json:
+        ctx.emit(result.as_json())
+    if plot is not None:
+        from encoder.evaluation.plot import plot_freshness
+
+        figures = outcome.figures
+        counts = next(float(v or 0) for name, v in figures.items() if name.startswith("counts_hr10"))
+        plot_freshness(outcome.details["freshness"], plot, log, counts, outcome.details["freshness_marks"])
+        ctx.say(f"picture in {plot}")
+
+
+def _check_plot(plot: Path, freshness: bool, baselines_only: bool) -> None:
+    """What would fail at the end is said at the beginning."""
+    if not freshness or baselines_only:
+        raise ConfigError("--plot draws the freshness curve of a model: add --freshness")
+    if not plot.parent.is_dir():
+        raise ConfigError(f"--plot {plot}: there is no directory {plot.parent}")
+    with needs_extra("demo", "evaluate --plot"):
+        import matplotlib  # noqa: F401

@@ -1,0 +1,207 @@
+"""Train on what comes before, measure on what comes after: a log in, figures and tables out."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from rich.console import Console
+
+from encoder.checkpoint import Checkpoint, load_checkpoint
+from encoder.evaluation.evaluate import ModelEvaluation, evaluate_baselines, evaluate_model, tables
+from encoder.evaluation.freshness import at, series
+from encoder.evaluation.metrics import per_target
+from encoder.evaluation.protocol import DEFAULT_SHARE, Protocol, Split, cutoff_ms, last_split, time_split
+from encoder.evaluation.ranking import Ranks
+from encoder.evaluation.sasrec import SasrecConfig
+from encoder.training import TrainConfig
+from schemas.errors import ConfigError
+from schemas.log import EventLog
+from slipstream.evaluation.served import serve
+from slipstream.training import train_with_progress
+
+_FIGURES = ("hr10", "ndcg10", "hr100", "ndcg100", "mrr")
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """
+    Attributes:
+        source: the log's name; figures of ml-100k end in `_100k`.
+        share: T is this quantile of the timestamps. A checkpoint brings its own T: the end of what it was trained on.
+        train: None to measure no model but the baselines, unless there is a checkpoint.
+        seeds: models that are trained, with the seeds `train.seed` and up.
+        served_users: users whose targets are ranked by served states too; 0 for none.
+        freshness_ms: the pipeline's measured freshness, to be marked on the curve.
+        seed: of samples, intervals and ties.
+    """
+
+    source: str
+    protocol: Protocol = "time"
+    share: float = DEFAULT_SHARE
+    train: TrainConfig | None = None
+    checkpoint: Path | None = None
+    seeds: int = 1
+    sasrec_seconds: float = 0.0
+    freshness: bool = False
+    freshness_ms: tuple[float, ...] = ()
+    served_users: int = 100
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    figures: dict[str, float | int | None]
+    details: dict[str, Any]
+
+
+def run(log: EventLog, config: EvaluateConfig, console: Console) -> Outcome:
+    """Measure.
+
+    Args:
+        log: its users' ties ordered (stream.ties.spread_ties).
+
+    Raises:
+        LogError: the log is too short to be split.
+        BundleError, ConfigError: the checkpoint cannot be read, or it has seen the targets.
+    """
+
+    def tell(text: str) -> None:
+        console.print(text, markup=False, soft_wrap=True)
+
+    given = load_checkpoint(config.checkpoint) if config.checkpoint is not None else None
+    split = _split(log, config, given)
+    tell(f"{config.protocol} split: {len(split.train_log):,} events to train on, {len(split.targets):,} targets")
+    sasrec = SasrecConfig(config.sasrec_seconds, seed=config.seed) if config.sasrec_seconds else None
+    baselines = evaluate_baselines(split, sasrec, config.seed, tell)
+    details: dict[str, Any] = {
+        "split": _described(split),
+        "baselines": tables(split, baselines.ranks, config.seed),
+        "baseline_configs": baselines.notes,
+        "models": [],
+    }
+    figures: dict[str, float | int | None] = {}
+    ending = f"_{config.protocol}" + ("_100k" if config.source == "ml-100k" else "")
+    measured: list[dict[str, float]] = []
+    for number, (checkpoint, note) in enumerate(_models(split, config, given, console)):
+        tell(f"ranking by model {number + 1}")
+        first = number == 0
+        model = evaluate_model(split, checkpoint, baselines, config.freshness and first, config.seed)
+        measured.append(_values(model.ranks))
+        details["models"].append({**note, **tables(split, {"model": model.ranks}, config.seed)["model"]})
+        if first:
+            _first_model(split, log, config, checkpoint, model, figures, details)
+    for name in _FIGURES if measured else ():
+        values = [one[name] for one in measured]
+        figures[name + ending] = statistics.fmean(values)
+        if len(values) > 1:
+            figures[f"{name}{ending}_spread"] = statistics.stdev(values)
+    for baseline, ranks in baselines.ranks.items():
+        figures |= {f"{baseline}_{name}{ending}": value for name, value in _values(ranks).items()}
+    return Outcome(figures, details)
+
+
+def _split(log: EventLog, config: EvaluateConfig, checkpoint: Checkpoint | None) -> Split:
+    """The split; a checkpoint must not have been trained on its targets."""
+    if checkpoint is None:
+        return time_split(log, cutoff_ms(log, config.share)) if config.protocol == "time" else last_split(log)
+    checkpoint.notes.vocabulary.require_prefix_of(log.vocabulary, f"this log and {config.checkpoint}")
+    training = checkpoint.notes.training
+    try:
+        last_event_ms, events = int(training["last_event_ms"]), int(training["events"])
+    except (KeyError, TypeError, ValueError):
+        raise ConfigError(f"{config.checkpoint}: it does not say what it was trained on: train again") from None
+    if config.protocol == "time":
+        if last_event_ms >= int(log.records["timestamp_ms"].max()):
+            raise ConfigError(
+                f"{config.checkpoint}: it was trained up to the end of the log, so nothing is left to foresee: train on a "
+                "part, `slipstream train LOG --share 0.9`, or let `evaluate` train"
+            )
+        return time_split(log, last_event_ms + 1)
+    split = last_split(log)
+    if events > len(split.train_log):
+        raise ConfigError(
+            f"{config.checkpoint}: it was trained on {events:,} events, and without each user's last one there are "
+            f"{len(split.train_log):,}: it has seen the targets; let `evaluate --protocol last` train"
+        )
+    return split
+
+
+def _models(
+    split: Split, config: EvaluateConfig, given: Checkpoint | None, console: Console
+) -> Iterator[tuple[Checkpoint, dict[str, Any]]]:
+    """Checkpoints, and what their training came to."""
+    if given is not None:
+        yield given, {"training": given.notes.training}
+        return
+    if config.train is None:
+        return
+    for seed in range(config.train.seed, config.train.seed + config.seeds):
+        with tempfile.TemporaryDirectory(prefix="slipstream-evaluate-") as directory:
+            training = replace(config.train, seed=seed, held_out=0.0)
+            made = train_with_progress(split.train_log, training, Path(directory), console)
+            checkpoint = load_checkpoint(directory)
+        del made["checkpoint"]
+        yield checkpoint, {"seed": seed, "training": made}
+
+
+def _first_model(
+    split: Split,
+    log: EventLog,
+    config: EvaluateConfig,
+    checkpoint: Checkpoint,
+    model: ModelEvaluation,
+    figures: dict[str, float | int | None],
+    details: dict[str, Any],
+) -> None:
+    """What is measured on one model alone: served states and the freshness curve."""
+    if config.served_users:
+        served = serve(split, log, checkpoint, model.ranks, config.served_users, config.seed)
+        figures["served_minus_offline"] = served.minus_offline
+        details["served"] = {
+            "users": served.users,
+            "targets": len(served.rows),
+            "hr10": served.hr10,
+            "offline_hr10": served.offline_hr10,
+            "same_rank": served.same_rank,
+        }
+    if model.freshness is None:
+        return
+    details["freshness"] = model.freshness
+    line = model.freshness["all"]
+    figures["fallback_events"], figures["fallback_seconds"] = line["fallback_events"], line["fallback_seconds"]
+    behind, hr = series(line, "seconds")
+    marks = [{"freshness_ms": ms, "hr10": round(at(behind, hr, ms / 1000), 5)} for ms in config.freshness_ms]
+    details["freshness_marks"] = marks
+    if marks:
+        figures["hr10_at_freshness"] = marks[0]["hr10"]
+
+
+def _values(ranks: Ranks) -> dict[str, float]:
+    hr10, hr100, ndcg10, ndcg100, mrr = per_target(ranks.unseen).mean(axis=0).tolist()
+    return {"hr10": hr10, "ndcg10": ndcg10, "hr100": hr100, "ndcg100": ndcg100, "mrr": mrr}
+
+
+def _described(split: Split) -> dict[str, Any]:
+    return {
+        "protocol": split.protocol,
+        "cutoff_ms": split.cutoff_ms,
+        "train_events": len(split.train_log),
+        "targets": len(split.targets),
+        "target_users": len(np.unique(split.targets.user)),
+        "users": len(split.data.starts) - 1,
+        "items": len(split.data.item_ids),
+    }
+
+
+def described(config: EvaluateConfig) -> dict[str, Any]:
+    """The configuration for JSON."""
+    plain = {name: value for name, value in asdict(config).items() if name not in ("train", "checkpoint")}
+    train = msgspec.to_builtins(config.train, enc_hook=str) if config.train is not None else None
+    return {**plain, "train": train, "checkpoint": str(config.checkpoint) if config.checkpoint else None}
