@@ -249,3 +249,33 @@ def _presets(names: list[str]) -> tuple[str, ...]:
         if name not in PRESETS:
             raise ConfigError(f"--preset {name!r}: choose from {', '.join(PRESETS)}")
     return tuple(names)
+
+
+@bench.command("tables")
+def _tables(
+    command: typer.Context,
+    rows: Annotated[
+        list[int] | None, typer.Option(min=1, help="Of a sub-table; repeatable [default: 4096, a million, ten million]")
+    ] = None,
+    d_model: Annotated[int, typer.Option(min=8, help="Width of an embedding")] = 128,
+    tokens: Annotated[int, typer.Option(min=1, help="Of a look-up")] = 1000,
+    seconds: Annotated[float, typer.Option(min=0.01, help="For each table")] = 2.0,
+    json: Json = False,
+) -> None:
+    """Tables of items in fp16 and int4: bytes, error, and the time of a look-up, in memory and mapped from disk.
+
+    With random weights. Ten million rows of d 128 take 2.4 GiB of memory and of disk while they are measured.
+
+    Examples:
+
+      slipstream bench tables --json
+
+      slipstream bench tables --rows 4096 --rows 1000000 --d-model 256
+    """
+    from bench.tables import TablesBench, run
+
+    ctx = context(command)
+    config = TablesBench(rows=tuple(rows or TablesBench.rows), d_model=d_model, tokens=tokens, seconds=seconds)
+    with interrupt_once():
+        result = run(config, ctx.say)
+    report(ctx, result, json)
