@@ -7,14 +7,18 @@ nobody notices. So here each rung of the ladder is tried with fallback off, and 
 from __future__ import annotations
 
 import importlib
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from schemas.errors import BundleError, ConfigError, PrerequisiteError, ProviderError
+
+_log = logging.getLogger(__name__)
 
 #: Rungs, best first, by the names that settings use.
 LADDER = ("tensorrt", "cuda", "cpu")
@@ -113,6 +117,8 @@ def open_sessions(
         except _RungError as error:
             reasons.append(f"{rung}: {error}; pip install '{_EXTRAS[rung]}'")
         else:
+            if reasons:
+                _log.warning("running on %s; not on %s", rung, ". Not on ".join(reasons))
             return sessions, rung
     wanted = config.require_provider or " or ".join(config.providers)
     raise ProviderError(f"{wanted} is required, but does not run here. {'. '.join(reasons)}")
@@ -144,6 +150,10 @@ def _open(ort: ModuleType, name: str, opening: Opening, rung: str, threads: int)
     session_options.log_severity_level = (
         3 if rung == "cpu" else 4
     )  # 3: errors; above the CPU, failures are what we look for
+    if rung == "tensorrt":
+        # Its wheel loads its libraries when it is imported; ONNX Runtime loads those of CUDA and cuDNN only.
+        with suppress(ImportError, OSError):
+            importlib.import_module("tensorrt")
     if rung != "cpu":
         ort.preload_dlls()
     try:

@@ -55,6 +55,12 @@ def test_runs_on_the_provider_that_it_names(bundle: Bundle, runtime: Runtime) ->
     assert sessions["append"].get_providers() == ["CPUExecutionProvider"]
 
 
+def test_placement_counts_every_node_once(runtime: Runtime) -> None:
+    assert set(runtime.placement) == {"encode", "append", "cross"}
+    assert all(set(nodes) == {"cpu"} and nodes["cpu"] > 50 for nodes in runtime.placement.values())
+    assert runtime.share_on_device() == 1
+
+
 def test_a_provider_that_is_not_there_is_an_error(bundle: Bundle) -> None:
     with pytest.raises(ProviderError, match=r"cuda: .*slipstream-embeddings\[gpu\]"):
         Runtime(bundle, RuntimeConfig(providers=("cuda",)))
@@ -64,9 +70,11 @@ def test_a_provider_that_is_not_there_is_an_error(bundle: Bundle) -> None:
         Runtime(bundle, RuntimeConfig(providers=("tensorrt", "cuda", "cpu"), require_provider="cuda"))
 
 
-def test_the_ladder_goes_down_where_it_may(bundle: Bundle) -> None:
+def test_the_ladder_goes_down_where_it_may_and_says_why(bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
     runtime = Runtime(bundle, RuntimeConfig(providers=("tensorrt", "cuda", "cpu")))
-    assert runtime.provider == "cpu"
+    assert (runtime.provider, runtime.precision) == ("cpu", "fp32")
+    assert "running on cpu; not on tensorrt: " in caplog.text
+    assert "Not on cuda: " in caplog.text
     assert Runtime(bundle, RuntimeConfig(providers=("cuda", "cpu"), require_provider="cpu")).provider == "cpu"
 
 
