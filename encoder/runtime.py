@@ -23,10 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoder.accelerate import openings
-from encoder.buckets import Profile, profile
+from encoder.buckets import profile
 from encoder.bundle import Bundle
-from encoder.capture import NUMPY_TYPES, CapturedRuns
-from encoder.providers import ProviderConfig, import_onnxruntime, open_sessions, placement
+from encoder.providers import ProviderConfig, open_sessions, placement
+from encoder.runs import Runs
 from schemas.bundle import GRAPHS, ModelShape
 from schemas.errors import ConfigError, ProviderError
 
@@ -116,21 +116,22 @@ class Runtime:
         """
         config = config or RuntimeConfig()
         self.shape: ModelShape = bundle.shape
-        self._profiles: dict[str, Profile] = {name: profile(name, bundle.shape) for name in config.graphs}
-        self._sessions, self.provider = open_sessions(
-            partial(openings, bundle, self._profiles, config.half_on, config.captures_on, config.cache_dir), config
+        profiles = {name: profile(name, bundle.shape) for name in config.graphs}
+        sessions, self.provider = open_sessions(
+            partial(openings, bundle, profiles, config.half_on, config.captures_on, config.cache_dir), config
         )
         self.precision = "fp16" if config.half_on(self.provider) else "fp32"
-        self.placement = {name: placement(session) for name, session in self._sessions.items()}
-        self._buckets = config.buckets_on(self.provider)
-        self._captured: dict[str, CapturedRuns] = {}
-        if config.captures_on(self.provider):
-            ort = import_onnxruntime()
-            self._captured = {
-                name: CapturedRuns(ort, session, self._profiles[name]) for name, session in self._sessions.items()
-            }
+        self.placement = {name: placement(session) for name, session in sessions.items()}
+        buckets, captures = config.buckets_on(self.provider), config.captures_on(self.provider)
+        self._runs = {name: Runs(session, profiles[name], buckets, captures) for name, session in sessions.items()}
         if self.provider != "cpu" and config.warm_up:
-            self._warm_up()
+            for name, runs in self._runs.items():
+                try:
+                    runs.warm_up()
+                except Exception as error:  # ONNX Runtime's exceptions share no base class
+                    raise ProviderError(
+                        f"{self.provider}: the graph {name} does not run: {str(error).strip()[:300]}"
+                    ) from None
         # A product with a single row is summed in another order than one with two or more (graph_attention.py).
         self._min_tokens = 2 if self.shape.heads == self.shape.kv_heads else 1
 
@@ -220,50 +221,9 @@ class Runtime:
         return Slots(kv[:, :n_tokens], scales[:, :n_tokens], embedding)
 
     def _run(self, graph: str, feed: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        """The outputs of a graph, in the order of its profile."""
-        session, shapes = self._session(graph), self._profiles[graph]
-        names = list(shapes.outputs)
-        if not self._buckets:
-            return list(session.run(names, dict(feed)))
-        whole = shapes.sizes(feed)
-        parts = []
-        for where, part in shapes.pieces(feed):
-            sizes = shapes.sizes(part)
-            steps = shapes.padded(sizes)
-            padded = shapes.pad(part, steps)
-            captured = self._captured.get(graph)
-            parts.append((where, sizes, captured.run(padded, steps) if captured else session.run(names, padded)))
-        if len(parts) == 1:
-            return [shapes.unpad(name, value, whole) for name, value in zip(names, parts[0][2], strict=True)]
-        joined = []
-        for i, name in enumerate(names):
-            value = parts[0][2][i]
-            dims = shapes.outputs[name]
-            out = np.empty((*(whole[dim] for dim in dims), *value.shape[len(dims) :]), value.dtype)
-            for where, sizes, values in parts:
-                out[tuple(where.get(dim, slice(None)) for dim in dims)] = shapes.unpad(name, values[i], sizes)
-            joined.append(out)
-        return joined
-
-    def _warm_up(self) -> None:
-        """Load kernels and make room, at the least and at the typical size of each graph."""
-        for graph, session in self._sessions.items():
-            captured = self._captured.get(graph)
-            types = {given.name: NUMPY_TYPES[given.type] for given in session.get_inputs()}
-            for sizes in self._profiles[graph].extremes()[:2]:
-                shapes = self._profiles[graph].shapes(sizes)
-                feed = {name: np.zeros(size, types[name]) for name, size in shapes.items()}
-                try:
-                    _ = captured.run(feed, sizes) if captured else session.run(None, feed)
-                except Exception as error:  # ONNX Runtime's exceptions share no base class
-                    raise ProviderError(
-                        f"{self.provider}: the graph {graph} does not run at {sizes}: {str(error).strip()[:300]}"
-                    ) from None
-
-    def _session(self, graph: str) -> Any:
-        if graph not in self._sessions:
-            raise ConfigError(f"graphs: {graph!r} was not opened, only {', '.join(self._sessions)}")
-        return self._sessions[graph]
+        if graph not in self._runs:
+            raise ConfigError(f"graphs: {graph!r} was not opened, only {', '.join(self._runs)}")
+        return self._runs[graph].run(feed)
 
     def _check_tokens(self, name: str, tokens: NDArray[np.float32]) -> None:
         d = self.shape.d_model

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.accelerators import AcceleratorsBench, compare, run
+from bench.accelerators import AcceleratorsBench, run
+from bench.parity import compare
 from encoder.runtime import Runtime, RuntimeConfig
 from schemas.bundle import ModelShape
 from schemas.errors import ConfigError

@@ -12,6 +12,7 @@ from encoder.accelerate import cuda_options, engine_prefix, openings, tensorrt_o
 from encoder.buckets import MAX_CROSSED_CANDIDATES, MAX_CROSSED_USERS, MAX_ROWS, profile, steps
 from encoder.bundle import Bundle
 from encoder.capture import CapturedRuns
+from encoder.runs import Runs
 from encoder.runtime import Runtime, RuntimeConfig
 from schemas.bundle import GRAPHS, PRESETS, ModelShape
 from schemas.errors import ConfigError
@@ -130,6 +131,12 @@ def test_what_does_not_fit_the_window_is_refused(bucketed: Runtime) -> None:
     tokens = np.zeros((1, 25, SHAPE.d_model), np.float32)
     with pytest.raises(ConfigError, match="at most 24 tokens"):
         bucketed.encode(tokens, np.zeros(1, np.int64))
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_warming_up_runs_what_the_profile_says(bundle: Bundle, graph: str) -> None:
+    session = ort.InferenceSession(str(bundle.graph(graph)))
+    Runs(session, profile(graph, SHAPE), buckets=True, captures=False).warm_up()
 
 
 # ---- what providers would be told
