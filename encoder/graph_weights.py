@@ -50,7 +50,10 @@ def _read(graph: str, shape: ModelShape, path: Path) -> dict[str, NDArray[np.flo
     root = np.sqrt(np.float32(shape.head_dim))  # queries hold it (graph_attention.queries)
     weights = {}
     for name, node, at in _uses(template, marks, root):
-        value = np.array(numpy_helper.to_array(values[stored.node[node].input[at]]), np.float32)
+        source = values.get(stored.node[node].input[at])
+        if source is None:
+            raise BundleError(f"{path}: {name} is no constant of the graph: export the model again")
+        value = np.array(numpy_helper.to_array(source), np.float32)
         if ".query." in name:
             value *= root
         if value.ndim == 2 and name != "positions":
