@@ -17,8 +17,8 @@ MAY_IMPORT = {
     "slipstream": {"schemas", "edge", "stream", "encoder", "ranker"},
     "bench": {"schemas", "edge", "stream", "encoder", "ranker", "slipstream"},
 }
-#: The command line's door to the benchmarks, which stand above it: imported when a benchmark is run.
-UPWARDS = {ROOT / "slipstream/cli/bench.py": {"bench"}}
+#: The command line's doors to the benchmarks, which stand above it: imported when a command is run.
+UPWARDS = {ROOT / f"slipstream/cli/{name}.py": {"bench"} for name in ("bench", "evaluate")}
 
 
 def _imported_packages(file: Path) -> set[str]:
