@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 from rich.table import Table
 
-_PACKAGES = ("confluent-kafka", "aiokafka", "faust-streaming", "numpy", "onnxruntime", "redis")
+_PACKAGES = ("confluent-kafka", "aiokafka", "faust-streaming", "numpy", "onnxruntime", "onnxruntime-gpu", "redis")
 
 
 @dataclass(frozen=True)

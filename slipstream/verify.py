@@ -15,7 +15,7 @@ from typing import NamedTuple
 from edge.kafka import KafkaConfig, topic_id
 from encoder.bundle import Bundle
 from encoder.engine import Update
-from encoder.oracle import Claim, Mismatch, check_states
+from encoder.oracle import Claim, Mismatch, Tolerance, check_states
 from encoder.refresh import Refresher
 from encoder.repair import repair
 from encoder.runtime import Runtime, RuntimeConfig
@@ -72,6 +72,7 @@ def verify(
     framed: Callable[[bytes], object] | None = None,
     capacity: int = DEFAULT_CAPACITY,
     repair_states: bool = False,
+    tolerance: Tolerance | None = None,
 ) -> VerifyReport:
     """Check all sequences, and the states of all users or of a random sample.
 
@@ -81,6 +82,7 @@ def verify(
         capacity: of the sequence stage.
         sample: users whose states are checked; None = all.
         repair_states: make those anew that are wrong.
+        tolerance: between states and the encoding on this machine's CPU; None: both were made by the same kind of CPU.
 
     Raises:
         TopicError, UnavailableError: a topic is not there, or Kafka or Redis does not answer.
@@ -95,7 +97,7 @@ def verify(
     users = sorted(changelog.sequences)
     if sample is not None and sample < len(users):
         users = sorted(random.Random(seed).sample(users, sample))
-    states = _States(bundle, store, changelog, topic_id(kafka, names.sequences))
+    states = _States(bundle, store, changelog, topic_id(kafka, names.sequences), tolerance)
     wrong = states.check(users)
     if repair_states and wrong:
         notify(f"  {len(wrong):,} states wrong; they are made anew")
@@ -131,8 +133,10 @@ def _check_sequences(
 class _States:
     """The states of one model, against a changelog that was read."""
 
-    def __init__(self, bundle: Bundle, store: StateStore, changelog: Changelog, topic: bytes) -> None:
-        self._store, self._changelog, self._topic = store, changelog, topic
+    def __init__(
+        self, bundle: Bundle, store: StateStore, changelog: Changelog, topic: bytes, tolerance: Tolerance | None
+    ) -> None:
+        self._store, self._changelog, self._topic, self._tolerance = store, changelog, topic, tolerance
         self._layout, self._features = bundle.layout, bundle.features
         self._runtime = Runtime(bundle, RuntimeConfig(graphs=("encode", "append")))
         self.repaired = 0
@@ -140,7 +144,8 @@ class _States:
     def check(self, users: Sequence[bytes]) -> list[Mismatch]:
         """What is wrong, at most one for each user."""
         unreadable: list[Mismatch] = []
-        wrong = check_states(self._runtime, self._features, self._layout, self._claims(users, unreadable))
+        claims = self._claims(users, unreadable)
+        wrong = check_states(self._runtime, self._features, self._layout, claims, self._tolerance)
         return unreadable + wrong
 
     def repair(self, users: Sequence[bytes], read_changelog: Callable[[], Changelog]) -> list[Mismatch]:

@@ -179,6 +179,7 @@ def _verify(
     """
     with needs_extra("cpu", "verify"):
         from encoder.bundle import load_bundle
+        from encoder.oracle import ACROSS_PROVIDERS
         from encoder.store_redis import RedisStateStore, connect
         from slipstream.verify import verify
     from stream.registry import framed_oracle
@@ -198,6 +199,7 @@ def _verify(
         framed=framed_oracle(schema_registry(ctx), settings.formats, PATIENCE_S),
         capacity=settings.sequence_capacity,
         repair_states=repair,
+        tolerance=None if settings.providers == ("cpu",) else ACROSS_PROVIDERS,
     )
     if report.note:
         ctx.say(report.note)
