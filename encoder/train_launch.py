@@ -63,6 +63,7 @@ def launch(
     options: dict[str, Any] = {"accelerator": device, "devices": config.devices, "precision": config.precision}
     if config.devices == 1:
         fabric = Fabric(**options)
+        fabric.launch()
         return work(fabric, tell, stop)
     # Without the crossing loss some weights have no gradient.
     strategy = DDPStrategy(start_method="spawn", find_unused_parameters=config.crossing_weight == 0)

@@ -11,7 +11,9 @@ import dataclasses
 import itertools
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +22,6 @@ import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 
 from encoder.features import item_rows
 from encoder.model import PinFM
@@ -29,13 +30,14 @@ from encoder.threads import Threads
 from encoder.train_clock import Clock
 from encoder.train_config import Measured, Progress, TrainConfig
 from encoder.train_data import Part, TrainingData
-from encoder.train_optimizer import MuonWithAdamW, averaging, course
+from encoder.train_optimizer import Average, MuonWithAdamW, course
 from encoder.train_state import TrainState, describe, load_tensors, save_state
 from encoder.validation import Validator
 from encoder.windows import cut, training_spans
 from schemas.errors import ConfigError
 
 _PROGRESS_EVERY_S = 0.5
+_BATCHES_AHEAD = 4
 _MODEL, _AVERAGE, _BEST, _OPTIMIZER = "model.", "average.", "best.", "optimizer."
 #: What a stream of random numbers is for.
 _SPANS, _BATCH, _DROPOUT = range(3)
@@ -89,7 +91,7 @@ class TrainLoop:
         self._batches = Batches(rows, part.counts[known], config)
         model.to(fabric.device)
         self._optimizer = MuonWithAdamW(model, config)
-        self._average = AveragedModel(model, multi_avg_fn=averaging(config.averaging))
+        self._average = Average(model, config.averaging)
         self._objective, self._stepper = fabric.setup(Objective(model, config), self._optimizer)
         self._step, self._spent_s = 0, 0.0
         self.best: Measured | None = None
@@ -99,8 +101,7 @@ class TrainLoop:
 
     def kept(self) -> PinFM:
         """The model that was best on the validation window, or else the average over the steps so far. In evaluation mode."""
-        model = self._average.module
-        assert isinstance(model, PinFM)
+        model = self._average.model
         if self._best_weights:
             model.load_state_dict(self._best_weights)
         return model.eval()
@@ -115,8 +116,7 @@ class TrainLoop:
             return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
         self._model.load_state_dict(of(_MODEL))
-        self._average.module.load_state_dict(of(_AVERAGE))
-        self._average.n_averaged.fill_(state.averaged)
+        self._average.model.load_state_dict(of(_AVERAGE))
         self._optimizer.load_tensors(of(_OPTIMIZER))
         self._fabric.strategy.precision.load_state_dict(dict(state.scaler))
         self._step, self._spent_s = state.step, state.seconds
@@ -126,7 +126,7 @@ class TrainLoop:
     def _save(self, seconds: float) -> None:
         tensors = {
             **{_MODEL + name: t for name, t in self._model.state_dict().items()},
-            **{_AVERAGE + name: t for name, t in self._average.module.state_dict().items()},
+            **{_AVERAGE + name: t for name, t in self._average.model.state_dict().items()},
             **{_BEST + name: t for name, t in self._best_weights.items()},
             **{_OPTIMIZER + name: t for name, t in self._optimizer.tensors().items()},
         }
@@ -134,7 +134,6 @@ class TrainLoop:
             tensors=f"state-{self._step}.safetensors",
             step=self._step,
             seconds=seconds,
-            averaged=int(self._average.n_averaged),
             fingerprint=self._data.fingerprint,
             config=describe(self._config),
             best=self.best,
@@ -154,7 +153,7 @@ class TrainLoop:
         """
         config, fabric = self._config, self._fabric
         clock = Clock(fabric, self._spent_s, started_s, watch.stop)
-        drawn = self._draw()
+        drawn = _ahead(self._draw()) if fabric.device.type == "cuda" else self._draw()
         first_step, begun_s = self._step, time.monotonic()
         reported_s = saved_s = measured_s = clock.at(self._step)[0]
         sums, since, events, finished = torch.zeros(2, device=fabric.device), 0, 0, False
@@ -215,7 +214,7 @@ class TrainLoop:
         self._fabric.clip_gradients(self._objective, self._stepper, max_norm=1.0, error_if_nonfinite=False)
         self._optimizer.set_course(rate)
         self._stepper.step()
-        self._average.update_parameters(self._model)
+        self._average.update(self._step)
         return torch.stack([losses.next.detach(), losses.crossing.detach()])
 
     def _draw(self) -> Iterator[_Drawn]:
@@ -260,8 +259,7 @@ class TrainLoop:
     def _measure(self, validator: Validator, now_s: float, watch: Watch) -> bool:
         """Measure the averaged model and keep it if it is the best; returns whether to end."""
         if self._fabric.is_global_zero:
-            model = self._average.module.eval()
-            assert isinstance(model, PinFM)
+            model = self._average.model.eval()
             got = validator.measure(model)
             measured = Measured(self._step, now_s, got.hr10, got.ndcg10, got.targets)
             watch.measured(measured)
@@ -271,3 +269,17 @@ class TrainLoop:
                 self._best_weights = {name: t.detach().clone() for name, t in model.state_dict().items()}
         ended: bool = self._fabric.broadcast(0 < self._config.patience <= self._since_best)
         return ended
+
+
+def _ahead(drawn: Iterator[_Drawn]) -> Iterator[_Drawn]:
+    """The same batches, made while the GPU works off earlier ones, in memory that it can copy from by itself."""
+
+    def make() -> _Drawn:
+        made = next(drawn)
+        return _Drawn(Batch(*(tensor.pin_memory() for tensor in made.batch)), made.events)
+
+    with ThreadPoolExecutor(1, "training-batches") as pool:
+        waiting = deque(pool.submit(make) for _ in range(_BATCHES_AHEAD))
+        while True:
+            yield waiting.popleft().result()
+            waiting.append(pool.submit(make))

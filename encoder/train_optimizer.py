@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -11,8 +12,6 @@ from torch import Tensor, nn
 
 from encoder.model import PinFM
 from encoder.train_config import TrainConfig
-
-Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
@@ -77,10 +76,17 @@ def course(step: int, share: float, warmup_steps: int) -> float:
     return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(share, 1.0))))
 
 
-def averaging(most: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
+class Average:
     """An exponential average over about the last ninth of the steps, until that is longer than `most` says."""
 
-    def update(averages: Tensors, values: Tensors, steps: Tensor | int) -> None:
-        torch._foreach_lerp_(list(averages), list(values), max(1 - most, 9 / (10 + int(steps))))
+    def __init__(self, model: PinFM, most: float) -> None:
+        self.model = copy.deepcopy(model).requires_grad_(False)
+        self._most = most
+        self._averages: list[Tensor] = list(self.model.parameters())
+        self._values: list[Tensor] = list(model.parameters())
 
-    return update
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """After each step, the first of which is 0."""
+        weight = max(1 - self._most, 9 / (10 + step)) if step else 1.0
+        torch._foreach_lerp_(self._averages, self._values, weight)

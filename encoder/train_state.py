@@ -31,7 +31,6 @@ class TrainState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     Attributes:
         tensors: name of the other file.
         seconds: spent so far.
-        averaged: steps in the average.
         since_best: measurements since the best one.
         scaler: of the losses (16-mixed).
     """
@@ -41,7 +40,6 @@ class TrainState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     tensors: str
     step: int
     seconds: float
-    averaged: int
     fingerprint: str
     config: dict[str, Any]
     best: Measured | None = None
@@ -50,8 +48,10 @@ class TrainState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 def describe(config: TrainConfig) -> dict[str, Any]:
-    """A configuration as JSON has it."""
-    described: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(config))
+    """Every field of a configuration, as JSON has it."""
+    # Not the object itself: msgspec leaves out what is set on the class alone, the defaults of a config that it made.
+    values = {field.name: getattr(config, field.name) for field in fields(config)}
+    described: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(values))
     return described
 
 

@@ -5,15 +5,20 @@ Bundles are immutable, so each model has a directory of its own, `models/<model 
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from encoder.export import export
+from encoder.train_data import TrainingData
 from encoder.training import Progress as TrainingProgress
 from encoder.training import TrainConfig, train
 from schemas.bundle import FP16, Manifest
@@ -24,30 +29,56 @@ LATEST = "model"
 MODELS = "models"
 
 
-def train_with_progress(log: EventLog, config: TrainConfig, checkpoint: Path, console: Console) -> dict[str, Any]:
+def train_with_progress(
+    log: EventLog | TrainingData,
+    config: TrainConfig,
+    checkpoint: Path,
+    console: Console,
+    *,
+    resume: bool = False,
+    stop: Callable[[], bool] | None = None,
+) -> dict[str, Any]:
     """Train, write the checkpoint, and return what the training came to.
 
     Raises:
-        LogError, ConfigError: as encoder.training.train.
+        LogError, ConfigError, ContractError, Stopped: as encoder.training.train.
     """
     columns = (
         TextColumn("train"),
         BarColumn(),
         TaskProgressColumn(),
-        TextColumn("step {task.fields[step]}, loss {task.fields[loss]:.3f}, {task.fields[speed]:.1f} steps/s"),
-        TimeRemainingColumn(),
+        TextColumn("step {task.fields[step]:,}, loss {task.fields[loss]:.3f}, {task.fields[speed]:,.0f} events/s"),
+        TextColumn("{task.fields[left]} left"),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("train", total=1.0, step=0, loss=float("nan"), speed=0.0)
+        task = bar.add_task("train", total=1.0, step=0, loss=float("nan"), speed=0.0, left="-:--")
 
-        def show(progress: TrainingProgress) -> None:
-            bar.update(
-                task, completed=progress.share, step=progress.step, loss=progress.loss, speed=progress.steps_per_s
-            )
+        def show(p: TrainingProgress) -> None:
+            # Ours: it knows that a training may end by time, by steps, or began in an earlier run.
+            left = "-:--" if p.remaining_s != p.remaining_s else str(timedelta(seconds=round(p.remaining_s)))
+            bar.update(task, completed=p.share, step=p.step, loss=p.loss, speed=p.events_per_s, left=left)
 
-        report = train(log, config, checkpoint, show)
+        report = train(log, config, checkpoint, show, resume=resume, stop=stop)
     trained: dict[str, Any] = msgspec.to_builtins(report, enc_hook=str)
-    return trained
+    return trained | {"validated": report.validated and report.validated._asdict()}
+
+
+@contextlib.contextmanager
+def asked_to_stop() -> Iterator[Callable[[], bool]]:
+    """Whether SIGTERM or Ctrl-C came. A second Ctrl-C is not waited for."""
+    asked: list[int] = []
+
+    def ask(number: int, _: object) -> None:
+        if asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    former = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def export_to(checkpoint: Path, data_dir: Path, bundle: Path | None, tables: str = FP16) -> tuple[Manifest, Path]:

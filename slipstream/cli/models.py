@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-import msgspec
 import numpy as np
 import typer
 
-from encoder.tables import rows_for
 from schemas.bundle import PRESETS
 from schemas.errors import ConfigError
-from slipstream.cli.context import context, needs_extra
+from slipstream.cli.context import EXIT_INTERRUPTED, context, needs_extra
 from slipstream.cli.logs import LoadLog, reads_log
 from slipstream.cli.stages import Json
 
@@ -25,42 +23,84 @@ def register(app: typer.Typer) -> None:
 @reads_log
 def _train(
     command: typer.Context,
+    log: str,
     load_log: LoadLog,
+    settings_file: Annotated[
+        Path | None, typer.Option("--config", help="TOML: any field of the training, `preset`, a table `shape`")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Checkpoint directory [default: DATA_DIR/checkpoint]")] = None,
-    preset: Annotated[str, typer.Option(help=f"Size of the model: {', '.join(PRESETS)}")] = "nano",
+    preset: Annotated[str | None, typer.Option(help=f"Size: {', '.join(PRESETS)} [default: nano]")] = None,
     share: Annotated[float, typer.Option(min=0, max=1, help="Train on this first share of the log, by time")] = 1.0,
     rows: Annotated[
         int | None, typer.Option(min=1, help="Of each item sub-table [default: the log's items, up to a power of two]")
     ] = None,
-    max_seconds: Annotated[float, typer.Option(min=1, help="Time for the training")] = 60.0,
-    seed: Annotated[int, typer.Option(help="Of the weights and the batches")] = 0,
+    max_seconds: Annotated[float | None, typer.Option(help="Time for the training [default: 60]")] = None,
+    max_steps: Annotated[int | None, typer.Option(help="Steps of the training [default: as time allows]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the weights and the batches [default: 0]")] = None,
+    validation: Annotated[
+        float | None, typer.Option(help="Share of the log that chooses the step that is kept [default: 0, the last]")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda [default: auto]")] = None,
+    devices: Annotated[int | None, typer.Option(help="GPUs, or processes on the CPU [default: 1]")] = None,
+    precision: Annotated[str | None, typer.Option(help="32-true, bf16-mixed or 16-mixed [default: 32-true]")] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any field, as in the file; repeatable")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where this training was stopped; begin if it never ran")
+    ] = False,
     no_export: Annotated[bool, typer.Option("--no-export", help="Only the checkpoint, no bundle")] = False,
     json: Json = False,
 ) -> None:
     """Train a PinFM on an event log, and export it to the bundle that workers and rankers load (see `export`).
+
+    Ctrl-C or SIGTERM saves the state first; --resume goes on from it. docs/training.md lists every field.
 
     Examples:
 
       slipstream train ml-100k --share 0.8
 
       slipstream train mine.parquet --preset small --max-seconds 1800 --user uid --item pin --timestamp at
+
+      slipstream train mine.parquet --config train.toml --set learning_rate=0.003 --resume
     """
     with needs_extra("train", "train"):
-        from encoder.training import TrainConfig
-        from slipstream.training import export_to, train_with_progress
+        from encoder.train_card import write_card
+        from encoder.training import STATE, Stopped
+        from slipstream.train_settings import train_config
+        from slipstream.training import asked_to_stop, export_to, train_with_progress
 
     ctx = context(command)
-    if preset not in PRESETS:
-        raise ConfigError(f"--preset {preset!r}: choose one of {', '.join(PRESETS)}")
-    loaded = load_log()
-    settings = ctx.settings
-    checkpoint = out or settings.data_dir / "checkpoint"
-    log = loaded.log.split(share)[0]
-    shape = msgspec.structs.replace(PRESETS[preset], rows=rows or rows_for(len(np.unique(log.records["item_id"]))))
-    config = TrainConfig(shape, seed=seed, max_seconds=max_seconds)
-    made = train_with_progress(log, config, checkpoint, ctx.console)
+    flags: dict[str, object] = {
+        "preset": preset,
+        "shape.rows": rows,
+        "max_seconds": max_seconds,
+        "max_steps": max_steps,
+        "seed": seed,
+        "validation": validation,
+        "device": device,
+        "devices": devices,
+        "precision": precision,
+    }
+    checkpoint = out or ctx.settings.data_dir / "checkpoint"
+    if not resume and (checkpoint / STATE / "state.json").exists():
+        raise ConfigError(
+            f"{checkpoint / STATE}: a training was stopped here: go on with --resume, or remove that directory to begin anew"
+        )
+    # Wrong settings first: a log takes its time.
+    train_config(settings_file, flags, assignments or (), items=1, source=log)
+    events = load_log().log.split(share)[0]
+    items = len(np.unique(events.records["item_id"]))
+    config = train_config(settings_file, flags, assignments or (), items=items, source=log)
+    try:
+        with asked_to_stop() as stop:
+            made = train_with_progress(events, config, checkpoint, ctx.console, resume=resume, stop=stop)
+    except Stopped as stopped:
+        ctx.say(f"stopped at step {stopped.step}; the same command with --resume goes on")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    made["card"] = str(write_card(checkpoint))
     if not no_export:
-        manifest, bundle = export_to(checkpoint, settings.data_dir, settings.bundle)
+        manifest, bundle = export_to(checkpoint, ctx.settings.data_dir, ctx.settings.bundle)
         made |= {"model_id": manifest.model_id, "bundle": str(bundle)}
     if json:
         ctx.emit(made)
