@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+WORKERS ?= 3
 EXTRAS ?= cpu,rocksdb,registry,train,parquet,movielens,demo,dev
 INSTALLED := $(VENV)/.installed
 
@@ -21,10 +22,12 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: setup
 	@$(BIN)/slipstream demo $(ARGS)
 
-# Kafka's jars (or images) come before the tests, so that no test waits for a download.
+# Kafka's jars (or images) come before the tests, so that no test waits for a download. Tests mostly wait, for timeouts and for
+# servers: several run at once, each on a Kafka and Redis of its own. With ARGS (a file, --pdb) or given addresses: one by one.
+ONE_BY_ONE = $(ARGS)$(SLIPSTREAM_KAFKA_BOOTSTRAP)$(SLIPSTREAM_REDIS_URL)
 test: setup
 	@$(BIN)/python -m slipstream.stack fetch
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(if $(ONE_BY_ONE),$(ARGS),--numprocesses $(WORKERS) --dist worksteal)
 
 lint: setup
 	@$(BIN)/ruff check .

@@ -1,5 +1,8 @@
 """Real Kafka and real Redis for the tests that ask for them: started once per run, stopped at its end.
 
+With pytest-xdist each worker has its own of both. Given addresses would be shared, and some tests count what one Redis did: then
+run without workers, as `make test` does.
+
 Addresses from the environment (SLIPSTREAM_KAFKA_BOOTSTRAP, SLIPSTREAM_REDIS_URL) come first, then testcontainers where a Docker
 engine works, then this machine's own programs, as for `slipstream up`. Where none of them is there, the tests that ask fail: they
 never skip.
@@ -8,6 +11,7 @@ never skip.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import uuid
 from collections.abc import Iterator
@@ -19,7 +23,7 @@ import redis
 from hypothesis import HealthCheck, settings
 from testcontainers.compose import DockerCompose
 
-from slipstream.stack import Stack, down, running
+from slipstream.stack import Stack, down, process, running
 from slipstream.stack.choose import CHECKOUT, Machine
 from slipstream.stack.docker import why_not
 from slipstream.stack.process import HOST, free_port
@@ -29,6 +33,15 @@ from slipstream.stack.process import HOST, free_port
 settings.register_profile("slipstream", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.register_profile("ci", settings.get_profile("slipstream"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "slipstream")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # A shell's background jobs ignore Ctrl-C, and so would all that they start: tests send it to themselves and to commands.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Between the choice of a free port and its use another worker must not choose it.
+    if worker := getattr(config, "workerinput", None):
+        own = int(worker["workerid"].removeprefix("gw"))
+        process.PORTS = process.PORTS[own :: worker["workercount"]]
 
 
 def _containers(directory: Path) -> DockerCompose | None:

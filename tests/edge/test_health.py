@@ -14,13 +14,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from edge.health import Health, served
 from schemas.errors import ConfigError
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+from slipstream.stack.process import free_port
 
 
 def ask(port: int, path: str, host: str = "127.0.0.1") -> tuple[int, bytes]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from ranker.reader import StateReader
 from ranker.rows import Status
 from schemas.errors import UnavailableError
 from schemas.names import Names
+from slipstream.stack.process import free_port, port_is_free
 from tests.ranker.states import LAYOUT, MODEL_ID, made_state
 
 pytestmark = pytest.mark.integration
@@ -28,12 +28,11 @@ SLOTS = 16384
 NODES = 3
 
 
-def free_port() -> int:
-    """A port whose cluster bus port, 10000 above it, is free too."""
+def cluster_port() -> int:
+    """A free port whose cluster bus port, 10000 above it, is free too."""
     while True:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            port: int = server.getsockname()[1]
-        if port < 55_000:
+        port = free_port()
+        if port_is_free(port + 10_000):
             return port
 
 
@@ -43,7 +42,7 @@ def nodes(tmp_path: Path) -> Iterator[list[tuple[int, subprocess.Popen[bytes]]]]
     started: list[tuple[int, subprocess.Popen[bytes]]] = []
     try:
         for i in range(NODES):
-            home, port = tmp_path / str(i), free_port()
+            home, port = tmp_path / str(i), cluster_port()
             home.mkdir()
             options = f"--port {port} --bind 127.0.0.1 --cluster-enabled yes --appendonly no --dir {home} --logfile {home}/log"
             # A lost node must not make the others refuse their own keys, as a deployment that wants to go on would set it.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import urllib.request
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from confluent_kafka.admin import ConfigResource, NewPartitions, ResourceType  #
 from edge.kafka import Admin, KafkaConfig, topic_id
 from schemas.errors import TopicError
 from schemas.names import Names
+from slipstream.stack.process import free_port
 from stream.topics import check_topics, create_topics, partition_counts, plan_topics
 from tests.integration.streaming import Deployment, random_events, wait_until
 
@@ -67,13 +67,6 @@ def test_a_topic_made_again_has_another_id(kafka_bootstrap: str, prefix: str) ->
     assert topic_id(kafka, names.sequences) != first
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def scrape(port: int) -> dict[str, float]:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as response:
         lines = response.read().decode().splitlines()
@@ -81,7 +74,7 @@ def scrape(port: int) -> dict[str, float]:
 
 
 def test_metrics_tell_what_happened(kafka_bootstrap: str, prefix: str, tmp_path: Path) -> None:
-    ports = {"ingest": free_port(), "sequence": free_port()}
+    ports = {"ingest": (port := free_port()), "sequence": free_port([port])}
     with Deployment(kafka_bootstrap, prefix, tmp_path) as deployment:
         workers = [deployment.start(stage, metrics_port=port) for stage, port in ports.items()]
         deployment.send([*random_events(1000, 50), b"bad", b"worse"])
