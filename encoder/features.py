@@ -99,7 +99,7 @@ class Features:
     ) -> None:
         """
         Args:
-            items: `(8, R, d / 8)` f16, or `(8, R)` rows in int4 (encoder.tables.encode_table).
+            items: `(8, R, d / 8)` f16, or f32, or `(8, R)` rows in int4 (encoder.tables.encode_table).
             actions: `(A, d)` f16; row 0 is for every unknown code.
             surfaces: `(S, d)` f16; likewise.
             gaps: `(GAP_BUCKETS, d)` f16.

@@ -60,17 +60,17 @@ def encode_table(items: NDArray[np.float32], code: str) -> NDArray[Any]:
 
 
 def decode_rows(rows: NDArray[Any], width: int) -> NDArray[np.float32]:
-    """Rows of a stored table, of either code, as numbers.
+    """Rows of a stored table, of either code, as numbers; rows of weights as they are.
 
     Args:
-        rows: fp16: `(..., w)` f16, finite. int4: `(...)` of their layout.
+        rows: `(..., w)` f32. fp16: `(..., w)` f16, finite. int4: `(...)` of their layout.
         width: w.
 
     Returns:
         `(..., w)` f32.
     """
     if rows.dtype.names is None:
-        return _from_half(rows)
+        return _from_half(rows) if rows.dtype == np.float16 else rows.astype(np.float32, copy=False)
     # Both codes of a byte at once, and next to each other: 0xBA -> 0x0BA0 | 0x00BA -> 0x0B0A, in memory 0A 0B.
     pairs = rows["codes"].astype("<u2")
     pairs |= pairs << np.uint16(4)
