@@ -7,14 +7,14 @@ popularity, as a ranker does for a user it does not find.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from encoder.evaluation.metrics import measure
+from encoder.evaluation.metrics import interval
 from encoder.evaluation.protocol import Split
 from encoder.evaluation.ranking import Ranks, Rows, Scorer
 from encoder.evaluation.states import Embedder
@@ -96,58 +96,79 @@ def curve(
 ) -> dict[str, Any]:
     """The curve for JSON: for all targets and for each kind, each point's HR@10 with its interval; and when to fall back.
 
+    `gain` of a point is HR@10 by states minus HR@10 by popularity, with its interval, of the targets that have a state there.
+    `fallback_events`, `fallback_seconds`: where the gain comes to 0, and a ranker does better without the state; None: nowhere.
+    `unsure_events`, `unsure_seconds`: where the lower end of its interval does, and the gain may be chance.
+
     Args:
         kinds: kind -> `(n,)` bool, which targets.
     """
-    users = split.targets.user
     lines: dict[str, Any] = {}
-    for kind, chosen in {"all": np.ones(len(users), bool), **kinds}.items():
+    for kind, chosen in {"all": np.ones(len(split.targets), bool), **kinds}.items():
         if not chosen.any():
             continue
-        hr = {point.name: measure(ranks[point.name].unseen[chosen], users[chosen], seed) for point in made}
-        popular = float((popularity.unseen[chosen] < 10).mean())
-        line = {
+        line: dict[str, Any] = {
             "targets": int(chosen.sum()),
-            "popularity_hr10": round(popular, 5),
+            "popularity_hr10": round(float((popularity.unseen[chosen] < 10).mean()), 5),
             "points": [
-                {
-                    "at": point.name,
-                    "hr10": round(hr[point.name].value["hr10"], 5),
-                    "low": round(hr[point.name].low["hr10"], 5),
-                    "high": round(hr[point.name].high["hr10"], 5),
-                    "without_state": round(float((point.seen[chosen] == 0).mean()), 5),
-                }
+                _measured(
+                    point, ranks[point.name].unseen < 10, popularity.unseen < 10, split.targets.user, chosen, seed
+                )
                 for point in made
             ],
         }
         for unit in ("events", "seconds"):
-            xs, ys = series(line, unit)
-            line[f"fallback_{unit}"] = crossing(xs, ys, popular)
+            line[f"fallback_{unit}"] = crossing(*series(line, unit, "gain"), 0.0)
+            line[f"unsure_{unit}"] = crossing(*series(line, unit, "gain_low"), 0.0)
         lines[kind] = line
     return lines
 
 
-def series(line: dict[str, Any], unit: str) -> tuple[list[float], list[float]]:
-    """The points of one axis, ascending: how far behind, and HR@10. A state behind by nothing is on both axes."""
+def _measured(
+    point: Point,
+    hit: NDArray[np.bool_],
+    popular: NDArray[np.bool_],
+    users: NDArray[np.int64],
+    chosen: NDArray[np.bool_],
+    seed: int,
+) -> dict[str, Any]:
+    """A point of the curve, of the chosen targets."""
+    values = {"at": point.name, "without_state": round(float((point.seen[chosen] == 0).mean()), 5)}
+    with_state = chosen & (point.seen > 0)
+    for name, of, value in (
+        ("hr10", chosen, hit.astype(np.float64)),
+        ("gain", with_state, hit.astype(np.float64) - popular),
+    ):
+        if not of.any():
+            continue
+        low, high = interval(value[of][:, None], users[of], seed)
+        found = zip(("", "_low", "_high"), (value[of].mean(), low[0], high[0]), strict=True)
+        values |= {name + end: round(float(x), 5) for end, x in found}
+    return values
+
+
+def series(line: Mapping[str, Any], unit: str, value: str = "hr10") -> tuple[list[float], list[float]]:
+    """The points of one axis, ascending: how far behind, and the value. A state behind by nothing is on both axes."""
     found = {}
     for point in line["points"]:
         name, _, behind = point["at"].partition("_")
-        if name == unit or point["at"] == "events_0":
-            found[float(behind)] = float(point["hr10"])
+        if value in point and (name == unit or point["at"] == "events_0"):
+            found[float(behind)] = float(point[value])
     return list(found), list(found.values())
 
 
-def crossing(behind: Sequence[float], hr: Sequence[float], level: float) -> float | None:
-    """How far behind a state may be until the curve falls to the level, between the points by log(1 + x); None if it never
-    does. From there on a ranker does better without the state.
+def crossing(behind: Sequence[float], values: Sequence[float], level: float) -> float | None:
+    """How far behind a state may be until the values fall to the level, between the points by log(1 + x); None if they never
+    do.
     """
-    if hr[0] <= level:
-        return float(behind[0])
-    for i in range(1, len(hr)):
-        if hr[i] <= level:
-            a, b = np.log1p(behind[i - 1]), np.log1p(behind[i])
-            share = (hr[i - 1] - level) / (hr[i - 1] - hr[i])
-            return float(f"{np.expm1(a + share * (b - a)):.3g}")
+    for i, value in enumerate(values):
+        if value > level:
+            continue
+        if i == 0:
+            return float(behind[0])
+        a, b = np.log1p(behind[i - 1]), np.log1p(behind[i])
+        share = (values[i - 1] - level) / (values[i - 1] - value)
+        return float(f"{np.expm1(a + share * (b - a)):.3g}")
     return None
 
 

@@ -70,8 +70,10 @@ def _line(axis: Any, line: Mapping[str, Any], unit: str, colour: str, name: str)
     xs, ys = series(dict(line), unit)
     used = [points["events_0" if x == 0 else f"{unit}_{x:g}"] for x in xs]
     axis.plot(xs, ys, marker="o", color=colour, markersize=3, label=name)
-    axis.fill_between(xs, [p["low"] for p in used], [p["high"] for p in used], color=colour, alpha=0.15, linewidth=0)
+    axis.fill_between(
+        xs, [p["hr10_low"] for p in used], [p["hr10_high"] for p in used], color=colour, alpha=0.15, linewidth=0
+    )
     if unit == "seconds" and FROZEN in points:
         frozen = points[FROZEN]
-        error = [[frozen["hr10"] - frozen["low"]], [frozen["high"] - frozen["hr10"]]]
+        error = [[frozen["hr10"] - frozen["hr10_low"]], [frozen["hr10_high"] - frozen["hr10"]]]
         axis.errorbar(4 * max(xs), frozen["hr10"], yerr=error, marker="s", color=colour, markersize=4)

@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 
 from encoder.checkpoint import Checkpoint, load_checkpoint
-from encoder.evaluation.evaluate import ModelEvaluation, evaluate_baselines, evaluate_model, tables
+from encoder.evaluation.evaluate import ModelEvaluation, Tell, evaluate_baselines, evaluate_model, tables
 from encoder.evaluation.freshness import at, series
 from encoder.evaluation.metrics import per_target
 from encoder.evaluation.protocol import DEFAULT_SHARE, Protocol, Split, cutoff_ms, last_split, time_split
@@ -96,7 +96,7 @@ def run(log: EventLog, config: EvaluateConfig, console: Console) -> Outcome:
         measured.append(_values(model.ranks))
         details["models"].append({**note, **tables(split, {"model": model.ranks}, config.seed)["model"]})
         if first:
-            _first_model(split, log, config, checkpoint, model, figures, details)
+            _first_model(split, log, config, checkpoint, model, figures, details, tell)
     for name in _FIGURES if measured else ():
         values = [one[name] for one in measured]
         figures[name + ending] = statistics.fmean(values)
@@ -159,6 +159,7 @@ def _first_model(
     model: ModelEvaluation,
     figures: dict[str, float | int | None],
     details: dict[str, Any],
+    tell: Tell,
 ) -> None:
     """What is measured on one model alone: served states and the freshness curve."""
     if config.served_users:
@@ -175,12 +176,24 @@ def _first_model(
         return
     details["freshness"] = model.freshness
     line = model.freshness["all"]
-    figures["fallback_events"], figures["fallback_seconds"] = line["fallback_events"], line["fallback_seconds"]
+    for name in ("fallback_events", "fallback_seconds", "unsure_events", "unsure_seconds"):
+        if line[name] is not None:
+            figures[name] = line[name]
+    tell(_advice(line))
     behind, hr = series(line, "seconds")
     marks = [{"freshness_ms": ms, "hr10": round(at(behind, hr, ms / 1000), 5)} for ms in config.freshness_ms]
     details["freshness_marks"] = marks
     if marks:
         figures["hr10_at_freshness"] = marks[0]["hr10"]
+
+
+def _advice(line: dict[str, Any]) -> str:
+    """When a ranker should go without a state, for people."""
+    if line["fallback_seconds"] is not None:
+        return f"a state {line['fallback_seconds']:g} s behind or more ranks no better than popularity: fall back from there on"
+    if line["unsure_seconds"] is not None:
+        return f"from {line['unsure_seconds']:g} s behind on, what a state adds to popularity may be chance; it never ranks worse"
+    return "however far behind, states rank better than popularity: there is no age to fall back at"
 
 
 def _values(ranks: Ranks) -> dict[str, float]:

@@ -51,7 +51,10 @@ def test_the_curve_ranks_by_older_states_and_by_popularity_without_one() -> None
     assert [point["at"] for point in line["points"]] == [point.name for point in made]
     for point in line["points"]:
         assert point["hr10"] == pytest.approx((ranks[point["at"]].unseen < 10).mean(), abs=1e-5)
-        assert point["low"] <= point["hr10"] <= point["high"]
+        assert point["hr10_low"] <= point["hr10"] <= point["hr10_high"]
+        some = next(each.seen for each in made if each.name == point["at"]) > 0
+        hits = [(of.unseen[some] < 10).mean() for of in (ranks[point["at"]], popular)]
+        assert point["gain"] == pytest.approx(hits[0] - hits[1], abs=1e-5)
     assert line["points"][1]["without_state"] == pytest.approx((targets.before <= 3).mean(), abs=1e-5)
 
 
@@ -62,6 +65,7 @@ def test_when_to_fall_back() -> None:
     halfway = crossing([0, 1, 10], [0.3, 0.2, 0.1], 0.15)
     assert halfway == pytest.approx(np.sqrt(2 * 11) - 1, rel=0.01)
     assert at([0, 1, 10], [0.3, 0.2, 0.1], halfway or 0) == pytest.approx(0.15, abs=1e-3)
+    assert crossing([], [], 0) is None
 
 
 def _curve() -> dict[str, object]:
@@ -71,7 +75,7 @@ def _curve() -> dict[str, object]:
         "targets": 9,
         "popularity_hr10": 0.05,
         "points": [
-            {"at": name, "hr10": y, "low": y - 0.01, "high": y + 0.01, "without_state": 0.0}
+            {"at": name, "hr10": y, "hr10_low": y - 0.01, "hr10_high": y + 0.01, "gain": y - 0.05, "without_state": 0.0}
             for name, y in zip(names, hr, strict=True)
         ],
     }
@@ -82,6 +86,7 @@ def test_the_two_axes_of_a_curve() -> None:
     line = _curve()["all"]
     assert series(line, "events") == ([0, 5], [0.2, 0.1])  # type: ignore[arg-type]
     assert series(line, "seconds") == ([0, 1, 60, 86_400], [0.2, 0.19, 0.1, 0.04])  # type: ignore[arg-type]
+    assert series(line, "events", "gain")[1] == pytest.approx([0.15, 0.05])  # type: ignore[arg-type]
 
 
 def test_a_picture_of_it(tmp_path: Path) -> None:
