@@ -52,6 +52,7 @@ class _Notes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     version: Literal[1] = 1
     vocabulary: Vocabulary
     fingerprint: str
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,11 +80,29 @@ def write_data(data: TrainingData, directory: Path | str) -> TrainingData:
     """Write the columns into a directory, and open them from there."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
+    (directory / NOTES).unlink(missing_ok=True)  # no older data lies here from now on
     for name in COLUMNS:
         np.save(directory / f"{name}.npy", getattr(data.histories, name))
-    notes = _Notes(vocabulary=data.vocabulary, fingerprint=data.fingerprint)
-    (directory / NOTES).write_bytes(msgspec.json.format(msgspec.json.encode(notes), indent=2))
+    seal(directory, data.vocabulary, "")
     return open_data(directory)
+
+
+def seal(directory: Path, vocabulary: Vocabulary, source: str) -> None:
+    """Write data.json, with which a directory of columns is complete.
+
+    Args:
+        source: what it was made from, in words.
+    """
+    notes = _Notes(vocabulary=vocabulary, fingerprint=_fingerprint(_map(directory), vocabulary), source=source)
+    (directory / NOTES).write_bytes(msgspec.json.format(msgspec.json.encode(notes), indent=2))
+
+
+def source_of(directory: Path) -> str | None:
+    """What the training data in a directory was made from; None if there is none."""
+    try:
+        return msgspec.json.decode((directory / NOTES).read_bytes(), type=_Notes).source
+    except (OSError, msgspec.DecodeError):
+        return None
 
 
 def open_data(directory: Path | str) -> TrainingData:
@@ -95,18 +114,22 @@ def open_data(directory: Path | str) -> TrainingData:
     directory = Path(directory)
     try:
         notes = msgspec.json.decode((directory / NOTES).read_bytes(), type=_Notes)
-        # As plain arrays over the mapping: numpy's own class for it makes each small gather dearer.
-        columns = {
-            name: np.asarray(np.load(directory / f"{name}.npy", mmap_mode="r", allow_pickle=False)) for name in COLUMNS
-        }
+        data = _map(directory)
     except (OSError, ValueError, EOFError, msgspec.DecodeError) as error:
         raise LogError(f"{directory}: no training data ({error}): prepare it from the log again") from None
-    if any(columns[name].dtype != np.int64 or columns[name].ndim != 1 for name in COLUMNS):
+    columns = {name: getattr(data, name) for name in COLUMNS}
+    if any(column.dtype != np.int64 or column.ndim != 1 for column in columns.values()):
         raise LogError(f"{directory}: the columns are not int64: prepare it from the log again")
-    data = Histories(**columns)
-    if any(len(getattr(data, name)) != len(data.items) for name in ("actions", "surfaces", "timestamps_ms", "arrival")):
+    if len({len(column) for name, column in columns.items() if name not in ("item_ids", "starts")}) > 1:
         raise LogError(f"{directory}: the columns differ in length: prepare it from the log again")
     return TrainingData(data, notes.vocabulary, notes.fingerprint, directory)
+
+
+def _map(directory: Path) -> Histories:
+    # As plain arrays over the mapping: numpy's own class for it makes each small gather dearer.
+    return Histories(
+        **{name: np.asarray(np.load(directory / f"{name}.npy", mmap_mode="r", allow_pickle=False)) for name in COLUMNS}
+    )
 
 
 def part(data: Histories, before: int) -> Part:

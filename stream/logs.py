@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from schemas.errors import ConfigError, LogError
 from schemas.log import EventLog
-from schemas.sequence import NO_RECORDS
+from schemas.sequence import NO_RECORDS, Records
 from schemas.vocabulary import Vocabulary
 from stream.columns import BadRow, Chunk, ColumnMapping
 from stream.movielens import DEFAULT_SEED, FILES, read_movielens
@@ -103,11 +104,64 @@ def load_log(
     options = options or LogOptions()
     if source in FILES:
         return LoadedLog(read_movielens(source, vocabulary, options.seed))
-    path = Path(source)
-    builder = RecordBuilder(columns or ColumnMapping(), vocabulary, options.unknown_names)
-    loaded = _load(path, _chunks(path, columns or ColumnMapping(), options), builder, vocabulary, options)
-    _check_unit(path, loaded.log)
-    return loaded
+    rows = LogRows(source, vocabulary, columns, options)
+    user_index, records = [np.empty(0, np.int32)], [NO_RECORDS]
+    for chunk_users, chunk_records in rows:
+        user_index.append(chunk_users)
+        records.append(chunk_records)
+    log = EventLog(rows.users, np.concatenate(user_index), np.concatenate(records), vocabulary)
+    return LoadedLog(_ordered(log, options), rows.skipped.total(), dict(rows.skipped), tuple(rows.examples))
+
+
+class LogRows:
+    """The events of a log file as they come, a few thousand at a time: for those who need not have them all at once.
+
+    Iterate once: `(m,)` i32 indices into `users`, and `(m,)` records. Neither ordered by time nor with ties spread.
+
+    Attributes:
+        skipped: bad rows left out so far, by column (LoadedLog.skipped_by_column).
+        examples: what was wrong with the first few.
+    """
+
+    def __init__(self, source: str, vocabulary: Vocabulary, columns: ColumnMapping | None, options: LogOptions) -> None:
+        """
+        Raises:
+            ConfigError: the mapping cannot be used.
+        """
+        self._path, self._options = Path(source), options
+        self._columns = columns or ColumnMapping()
+        self._builder = RecordBuilder(self._columns, vocabulary, options.unknown_names)
+        self.skipped: Counter[str] = Counter()
+        self.examples: list[str] = []
+
+    @property
+    def users(self) -> list[str]:
+        """The users so far."""
+        return self._builder.users
+
+    def __iter__(self) -> Iterator[tuple[NDArray[np.int32], Records]]:
+        """
+        Raises:
+            ConfigError, PrerequisiteError, LogError: as load_log.
+        """
+        path, newest_ms = self._path, None
+        for chunk in _chunks(path, self._columns, self._options):
+            users, records, bad = self._builder.build(chunk)
+            if bad and self._options.on_bad_rows == "raise":
+                raise LogError(
+                    f"{_described(path, bad[0])}. Correct it, or have bad rows skipped and counted (on_bad_rows = skip)"
+                )
+            self.skipped.update(row.column or "" for row in bad)
+            self.examples += [_described(path, row) for row in bad[: MAX_EXAMPLES - len(self.examples)]]
+            if len(records):
+                newest_ms = max(int(records["timestamp_ms"].max()), newest_ms or 0)
+            yield users, records
+        if newest_ms is None:
+            said = (
+                f": all {self.skipped.total()} rows are bad, the first is {self.examples[0]}" if self.examples else ""
+            )
+            raise LogError(f"{path}: holds no events{said}")
+        _check_unit(path, newest_ms)
 
 
 def _chunks(path: Path, columns: ColumnMapping, options: LogOptions) -> Iterator[Chunk]:
@@ -129,29 +183,6 @@ def _chunks(path: Path, columns: ColumnMapping, options: LogOptions) -> Iterator
         raise LogError(f"{path}: {error.strerror or error}") from None
 
 
-def _load(
-    path: Path, chunks: Iterator[Chunk], builder: RecordBuilder, vocabulary: Vocabulary, options: LogOptions
-) -> LoadedLog:
-    user_index, records = [np.empty(0, np.int32)], [NO_RECORDS]
-    skipped: Counter[str] = Counter()
-    examples: list[str] = []
-    for chunk in chunks:
-        chunk_users, chunk_records, bad = builder.build(chunk)
-        if bad and options.on_bad_rows == "raise":
-            raise LogError(
-                f"{_described(path, bad[0])}. Correct it, or have bad rows skipped and counted (on_bad_rows = skip)"
-            )
-        user_index.append(chunk_users)
-        records.append(chunk_records)
-        skipped.update(row.column or "" for row in bad)
-        examples += [_described(path, row) for row in bad[: MAX_EXAMPLES - len(examples)]]
-    log = EventLog(builder.users, np.concatenate(user_index), np.concatenate(records), vocabulary)
-    if not len(log):
-        said = f": all {skipped.total()} rows are bad, the first is {examples[0]}" if examples else ""
-        raise LogError(f"{path}: holds no events{said}")
-    return LoadedLog(_ordered(log, options), skipped.total(), dict(skipped), tuple(examples))
-
-
 def _described(path: Path, row: BadRow) -> str:
     unit = "row" if path.suffix.lower() == ".parquet" else "line"
     column = "" if row.column is None else f", column {row.column!r}"
@@ -170,8 +201,7 @@ def _ordered(log: EventLog, options: LogOptions) -> EventLog:
     return EventLog(log.users, log.user_index[order], log.records[order], log.vocabulary)
 
 
-def _check_unit(path: Path, log: EventLog) -> None:
-    newest_ms = int(log.records["timestamp_ms"].max())
+def _check_unit(path: Path, newest_ms: int) -> None:
     if newest_ms in _MISREAD_MS:
         raise LogError(
             f"{path}: its newest timestamp would be {newest_ms} ms after 1970, which is before 1973: the mapping's "

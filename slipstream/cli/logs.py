@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import typer
@@ -18,7 +19,28 @@ LoadLog = Callable[[], LoadedLog]
 """Reads the log as the command's options say, and says on stderr what was left out."""
 
 
-def _load(
+@dataclass(frozen=True)
+class LogArguments:
+    """What the log's argument and options say."""
+
+    ctx: Context
+    source: str
+    columns: ColumnMapping
+    options: LogOptions
+
+    def load(self) -> LoadedLog:
+        loaded = load_log(self.source, self.ctx.settings.vocabulary, self.columns, self.options)
+        self.say_skipped(loaded.skipped, loaded.examples)
+        return loaded
+
+    def say_skipped(self, skipped: int, examples: Iterable[str]) -> None:
+        if skipped:
+            self.ctx.say(f"{skipped:,} bad rows left out, for example:")
+            for example in examples:
+                self.ctx.say(f"  {example}")
+
+
+def _arguments(
     ctx: Context,
     log: Annotated[str, typer.Argument(metavar="LOG", help="ml-100k, ml-1m, or a .csv, .tsv, .jsonl or .parquet file")],
     user: Annotated[str, typer.Option(help="Column of the user")] = "user_id",
@@ -41,7 +63,7 @@ def _load(
     skip_bad_rows: Annotated[
         bool, typer.Option("--skip-bad-rows", help="Leave bad rows out and count them, instead of ending")
     ] = False,
-) -> LoadedLog:
+) -> LogArguments:
     columns = ColumnMapping(
         user=user,
         item=item,
@@ -54,21 +76,20 @@ def _load(
         action_values=dict(_pair(text) for text in action_value or ()),
         item_ids=item_ids,
     )
-    settings = ctx.settings
-    options = LogOptions(on_bad_rows="skip" if skip_bad_rows else "raise", unknown_names=settings.unknown_names)
-    loaded = load_log(log, settings.vocabulary, columns, options)
-    if loaded.skipped:
-        ctx.say(f"{loaded.skipped:,} bad rows left out, for example:")
-        for example in loaded.examples:
-            ctx.say(f"  {example}")
-    return loaded
+    options = LogOptions(on_bad_rows="skip" if skip_bad_rows else "raise", unknown_names=ctx.settings.unknown_names)
+    return LogArguments(ctx, log, columns, options)
+
+
+#: What `reads_log` gives a command that names it.
+_GIVEN = ("load_log", "log_arguments", "log")
 
 
 def reads_log(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the log's argument and options; it gets them as `load_log: LoadLog` and, by its name, `log: str`."""
-    ours = inspect.signature(_load, eval_str=True).parameters
+    """Give a command the log's argument and options; it gets those that it names of `load_log: LoadLog`,
+    `log_arguments: LogArguments` and `log: str`."""
+    ours = inspect.signature(_arguments, eval_str=True).parameters
     theirs = inspect.signature(command, eval_str=True).parameters
-    own = [parameter for name, parameter in theirs.items() if name not in ("load_log", "log")]
+    own = [parameter for name, parameter in theirs.items() if name not in _GIVEN]
     logs = [parameter for name, parameter in ours.items() if name != "ctx"]
     # typer reads the signature: the context, the argument, the command's own options, then the columns.
     shown = [own[0], logs[0], *own[1:], *logs[1:]]
@@ -79,7 +100,11 @@ def reads_log(command: Callable[..., None]) -> Callable[..., None]:
         options = {parameter.name: given.pop(parameter.name) for parameter in logs}
         if "log" in theirs:
             given["log"] = options["log"]
-        command(**given, load_log=functools.partial(_load, ctx, **options))
+        if "load_log" in theirs:
+            given["load_log"] = lambda: _arguments(ctx, **options).load()
+        if "log_arguments" in theirs:
+            given["log_arguments"] = _arguments(ctx, **options)
+        command(**given)
 
     keyword_only = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in shown]
     wrapper.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
 import typer
 
 from schemas.bundle import PRESETS
 from schemas.errors import ConfigError
 from slipstream.cli.context import EXIT_INTERRUPTED, context, needs_extra
-from slipstream.cli.logs import LoadLog, reads_log
+from slipstream.cli.logs import LogArguments, reads_log
 from slipstream.cli.stages import Json
 
 
@@ -23,8 +22,7 @@ def register(app: typer.Typer) -> None:
 @reads_log
 def _train(
     command: typer.Context,
-    log: str,
-    load_log: LoadLog,
+    log_arguments: LogArguments,
     settings_file: Annotated[
         Path | None, typer.Option("--config", help="TOML: any field of the training, `preset`, a table `shape`")
     ] = None,
@@ -46,6 +44,9 @@ def _train(
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any field, as in the file; repeatable")
     ] = None,
+    on_disk: Annotated[
+        Path | None, typer.Option(help="Directory for the log's columns, which are mapped: for logs larger than memory")
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where this training was stopped; begin if it never ran")
     ] = False,
@@ -62,11 +63,15 @@ def _train(
 
       slipstream train mine.parquet --preset small --max-seconds 1800 --user uid --item pin --timestamp at
 
+      slipstream train huge.parquet --on-disk /data/huge --device cuda --devices 4 --precision bf16-mixed
+
       slipstream train mine.parquet --config train.toml --set learning_rate=0.003 --resume
     """
     with needs_extra("train", "train"):
         from encoder.train_card import write_card
+        from encoder.train_data import in_memory
         from encoder.training import STATE, Stopped
+        from slipstream.cli.train_data import data_on_disk
         from slipstream.train_settings import train_config
         from slipstream.training import asked_to_stop, export_to, train_with_progress
 
@@ -88,13 +93,18 @@ def _train(
             f"{checkpoint / STATE}: a training was stopped here: go on with --resume, or remove that directory to begin anew"
         )
     # Wrong settings first: a log takes its time.
-    train_config(settings_file, flags, assignments or (), items=1, source=log)
-    events = load_log().log.split(share)[0]
-    items = len(np.unique(events.records["item_id"]))
-    config = train_config(settings_file, flags, assignments or (), items=items, source=log)
+    train_config(settings_file, flags, assignments or (), items=1, source=log_arguments.source)
+    if on_disk is None:
+        data = in_memory(log_arguments.load().log.split(share)[0])
+    elif share == 1:
+        data = data_on_disk(log_arguments, on_disk)
+    else:
+        raise ConfigError("--share: a log --on-disk is taken whole: set held_out instead")
+    items = len(data.histories.item_ids)
+    config = train_config(settings_file, flags, assignments or (), items=items, source=log_arguments.source)
     try:
         with asked_to_stop() as stop:
-            made = train_with_progress(events, config, checkpoint, ctx.console, resume=resume, stop=stop)
+            made = train_with_progress(data, config, checkpoint, ctx.console, resume=resume, stop=stop)
     except Stopped as stopped:
         ctx.say(f"stopped at step {stopped.step}; the same command with --resume goes on")
         raise typer.Exit(EXIT_INTERRUPTED) from None

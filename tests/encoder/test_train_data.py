@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from encoder import train_data
 from encoder.checkpoint import load_checkpoint
-from encoder.train_data import COLUMNS, in_memory, open_data, part, write_data
+from encoder.train_build import build_data
+from encoder.train_data import COLUMNS, NOTES, in_memory, open_data, part, source_of, write_data
 from encoder.training import train
 from encoder.windows import histories
 from schemas.errors import LogError
 from schemas.log import EventLog
+from schemas.sequence import Records
 from tests.encoder.trainings import CONFIG, circle_log
 
 
@@ -79,4 +83,44 @@ def test_what_is_no_data_is_refused(tmp_path: Path) -> None:
         open_data(tmp_path)
     np.save(file, np.zeros(5, np.int32))
     with pytest.raises(LogError, match="not int64"):
+        open_data(tmp_path)
+
+
+# ---- built from a stream
+
+
+def in_chunks(log: EventLog, size: int) -> Iterator[tuple[NDArray[np.int32], Records]]:
+    for at in range(0, len(log), size):
+        yield log.user_index[at : at + size], log.records[at : at + size]
+
+
+@pytest.mark.parametrize("range_events", [1, 57, 1 << 20])
+@pytest.mark.parametrize("ordered", [True, False])
+def test_data_is_built_from_a_stream_as_from_memory(tmp_path: Path, range_events: int, ordered: bool) -> None:
+    log = circle_log(users=11, events=30)
+    rng = np.random.default_rng(2)
+    log.records["timestamp_ms"] -= log.records["timestamp_ms"] % 5000  # with ties
+    order = np.sort(rng.permutation(len(log))[: len(log) - 20])
+    if not ordered:
+        order = rng.permutation(order)
+    file = EventLog(log.users, log.user_index[order], log.records[order], log.vocabulary)
+    built = build_data(in_chunks(file, 13), log.vocabulary, tmp_path, "a file", range_events)
+    by_time = np.argsort(file.records["timestamp_ms"], kind="stable")
+    expected = in_memory(EventLog(log.users, file.user_index[by_time], file.records[by_time], log.vocabulary))
+    for name in COLUMNS:
+        np.testing.assert_array_equal(getattr(built.histories, name), getattr(expected.histories, name), err_msg=name)
+    assert built.fingerprint == expected.fingerprint
+    assert source_of(tmp_path) == "a file"
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([NOTES, *(f"{name}.npy" for name in COLUMNS)])
+
+
+def test_users_without_events_and_empty_chunks_do_no_harm(tmp_path: Path) -> None:
+    log = circle_log(users=5, events=10)
+    kept = ~np.isin(log.user_index, (0, 3))
+    file = EventLog(log.users, log.user_index[kept], log.records[kept], log.vocabulary)
+    built = build_data([*in_chunks(file, 7), (file.user_index[:0], file.records[:0])], log.vocabulary, tmp_path, "", 8)
+    assert built.fingerprint == in_memory(file).fingerprint
+    with pytest.raises(LogError, match="no events"):
+        build_data([], log.vocabulary, tmp_path, "")
+    with pytest.raises(LogError, match="no training data"):
         open_data(tmp_path)
