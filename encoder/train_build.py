@@ -113,7 +113,7 @@ def _arrival(file: Path) -> NDArray[np.int64] | None:
         newest = times[-1]
     else:
         return None
-    times = np.concatenate([events["timestamp_ms"] for events in _read(file)])
+    times = np.concatenate([events["timestamp_ms"].copy() for events in _read(file)])
     places = np.empty(len(times), np.int64)
     places[np.argsort(times, kind="stable")] = np.arange(len(times))
     return places

@@ -78,6 +78,18 @@ def test_a_log_becomes_a_bundle_with_a_card(directory: Path) -> None:
     assert Path(directory, made["bundle"], "manifest.json").exists()
 
 
+def test_a_log_on_disk_is_read_once_and_again_when_it_changed(directory: Path) -> None:
+    arguments = ("--on-disk", "columns", "--no-export", "--max-steps", "3")
+    first, again = run(directory, *arguments), run(directory, *arguments)
+    assert (first.returncode, again.returncode) == (0, 0), first.stderr + again.stderr
+    assert ("writing" in first.stderr, "writing" in again.stderr) == (True, False)
+    one, two = json.loads(first.stdout), json.loads(again.stdout)
+    assert (one["events"], one["metrics"]) == (two["events"], two["metrics"])
+    with (directory / "log.csv").open("a") as log:
+        log.write("new,1,view,home,1000000090000\n")
+    assert "writing" in run(directory, *arguments).stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_training_is_resumed(directory: Path, number: signal.Signals) -> None:
     endless = ("--max-steps", "1000000", "--no-export")

@@ -97,3 +97,10 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def replace_rows(rows: int) -> ModelShape:
     return msgspec.structs.replace(PRESETS["nano"], rows=rows)
+
+
+def test_every_field_is_documented() -> None:
+    document = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    for field in fields(TrainConfig):
+        if field.name not in ("shape", "source"):
+            assert f"`{field.name}`" in document, field.name
