@@ -6,7 +6,10 @@ hand can come through afterwards. Then (faust-streaming 0.15.3, faust/transport/
 - `_drain_messages` takes everything before that message for read, and drops it when it comes again;
 - `_new_offset` lets the first offset after the committed one be missing, so that one message that was never worked off is
   committed over. More than one missing stop every later commit;
+- `_commit_offsets` takes an offset for committed whose commit was refused, since the worker had lost its place in the group;
 - `perform_seek` does nothing for a partition of which nothing is committed yet.
+
+The last two together, after a broker that was frozen before the first commit, left a partition where it was for ever.
 
 Here nothing counts as read, since working a batch off twice changes nothing, and an offset is committed when every message
 before it was worked off. `engagement-batches` has an offset for every message: ingest writes without transactions. So a hole
@@ -20,6 +23,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
+from faust.transport.consumer import ensure_TP
 from faust.transport.drivers.aiokafka import Consumer
 from faust.types import TP, Message
 
@@ -42,9 +46,12 @@ class SourceConsumer(Consumer):
         self._committed: dict[TP, int] = {}  # Faust forgets it before the last commit of a partition that goes
 
     async def perform_seek(self) -> None:
-        await super().perform_seek()
-        for tp in self.assignment():
-            if tp.topic == self._topic and not self._committed_offset[tp]:
+        """Read on from what the group says is committed; where nothing is, from the log's start."""
+        for found, offset in (await self.seek_to_committed()).items():
+            tp = ensure_TP(found)
+            self._committed_offset[tp] = offset or None
+            if tp.topic == self._topic and not offset:
+                self._committed.pop(tp, None)
                 await self.seek(tp, self._log_start(tp.partition))
 
     def ack(self, message: Message) -> bool:
