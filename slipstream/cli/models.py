@@ -30,7 +30,10 @@ def _train(
     preset: Annotated[str | None, typer.Option(help=f"Size: {', '.join(PRESETS)} [default: nano]")] = None,
     share: Annotated[float, typer.Option(min=0, max=1, help="Train on this first share of the log, by time")] = 1.0,
     rows: Annotated[
-        int | None, typer.Option(min=1, help="Of each item sub-table [default: the log's items, up to a power of two]")
+        int | None,
+        typer.Option(
+            min=1, help="Of each item sub-table [default: four for each item of the log, up to a power of two]"
+        ),
     ] = None,
     max_seconds: Annotated[float | None, typer.Option(help="Time for the training [default: 60]")] = None,
     max_steps: Annotated[int | None, typer.Option(help="Steps of the training [default: as time allows]")] = None,

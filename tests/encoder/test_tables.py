@@ -162,7 +162,7 @@ def test_bytes_of_int4_beside_fp16(width: int, share: float) -> None:
 
 @pytest.mark.parametrize(
     ("items", "rows"),
-    [(0, 1024), (1, 1024), (1024, 1024), (1025, 2048), (1682, 2048), (3706, 4096), (4096, 4096), (4097, 8192)],
+    [(0, 1024), (1, 1024), (256, 1024), (257, 2048), (1024, 4096), (1682, 8192), (3706, 16_384), (1 << 30, 1 << 20)],
 )
 def test_rows_follow_the_catalogue(items: int, rows: int) -> None:
     assert rows_for(items) == rows
@@ -173,7 +173,7 @@ def test_rows_are_a_length_that_a_model_may_have(items: int) -> None:
     rows = rows_for(items)
     assert rows_for(items + 1) >= rows
     assert MIN_ROWS <= rows <= MAX_ROWS
-    assert rows >= min(items, MAX_ROWS)
+    assert rows >= min(4 * items, MAX_ROWS)
     assert ModelShape(layers=1, d_model=8, heads=1, kv_heads=1, rows=rows).rows == rows
 
 

@@ -47,7 +47,7 @@ def test_flags_go_before_assignments_and_those_before_the_file(file: Path) -> No
 
 def test_nothing_given_is_the_default(tmp_path: Path) -> None:
     (tmp_path / "empty.toml").touch()
-    config = train_config(tmp_path / "empty.toml", {}, (), items=3000, source="x")
+    config = train_config(tmp_path / "empty.toml", {}, (), items=1000, source="x")
     assert config == TrainConfig(replace_rows(4096), source="x")
 
 
@@ -61,7 +61,7 @@ def test_every_field_can_be_given(tmp_path: Path) -> None:
             lines.append(f"{field.name} = {json.dumps(given)}")
     path = tmp_path / "all.toml"
     path.write_text("\n".join(lines))
-    assert train_config(path, {}, (), items=16_384, source="") == replace(config, shape=replace_rows(16_384))
+    assert train_config(path, {}, (), items=4096, source="") == replace(config, shape=replace_rows(16_384))
 
 
 @pytest.mark.parametrize(
