@@ -11,6 +11,7 @@ import matplotlib as mpl
 mpl.use("svg")
 
 import matplotlib.pyplot as plt
+import numpy as np
 
 from encoder.evaluation.freshness import FROZEN, series
 
@@ -24,7 +25,12 @@ _STYLE: Any = {
     "figure.constrained_layout.use": True,
 }
 _NAMES = {"all": "all users", "warm": "warm users", "new_users": "new users"}
-_TICKS = {0: "0", 1: "1 s", 10: "10 s", 60: "1 min", 600: "10 min", 3600: "1 h", 21_600: "6 h", 86_400: "1 d"}
+_TICKS = {
+    "events": {0: "0", 1: "1", 2: "2", 5: "5", 10: "10", 20: "20", 50: "50"},
+    "seconds": {0: "0", 1: "1 s", 10: "10 s", 60: "1 min", 600: "10 min", 3600: "1 h", 21_600: "6 h", 86_400: "1 d"},
+}
+_AXES = {"events": "events that the state is behind", "seconds": "time that the state is behind"}
+_FROZEN_AT = float(np.log1p(86_400 * 12))
 
 
 def plot_freshness(
@@ -39,41 +45,36 @@ def plot_freshness(
         marks: where a pipeline works: `freshness_ms`, `hr10`.
     """
     with plt.rc_context(_STYLE):
-        figure, axes = plt.subplots(1, 2, figsize=(11, 3.8), sharey=True)
-        for axis, unit in zip(axes, ("events", "seconds"), strict=True):
+        figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True)
+        for axis, (unit, label) in zip(axes, _AXES.items(), strict=True):
             for number, (kind, line) in enumerate(curve.items()):
                 _line(axis, line, unit, f"C{number}", _NAMES.get(kind, kind))
             axis.axhline(curve["all"]["popularity_hr10"], color="0.5", linestyle=":", label="popularity")
             axis.axhline(counts_hr10, color="0.5", linestyle="--", label="item-to-item counts, nothing behind")
-            axis.set_xscale("symlog", linthresh=1)
             axis.set_ylim(bottom=0)
-        axes[0].set_xlabel("events that the state is behind")
+            axis.set_xlabel(label)
+            ticks = {np.log1p(x): name for x, name in _TICKS[unit].items()}
+            if unit == "seconds" and any(point["at"] == FROZEN for point in curve["all"]["points"]):
+                ticks[_FROZEN_AT] = "frozen"
+            axis.set_xticks(list(ticks), list(ticks.values()))
         axes[0].set_ylabel("HR@10 of the next event, all items ranked")
-        behind = [int(x) for x in series(curve["all"], "events")[0]]
-        axes[0].set_xticks(behind, [str(x) for x in behind])
-        axes[1].set_xlabel("time that the state is behind (frozen: since T)")
-        ticks = [x for x in series(curve["all"], "seconds")[0] if x in _TICKS]
-        axes[1].set_xticks(ticks, [_TICKS[int(x)] for x in ticks])
-        for axis in axes:
-            axis.minorticks_off()
         for mark in marks:
-            seconds = mark["freshness_ms"] / 1000
-            axes[1].axvline(seconds, color="C3", linewidth=1, label=f"measured freshness, {mark['freshness_ms']:g} ms")
-        axes[1].legend(frameon=False, fontsize=8)
+            ms = mark["freshness_ms"]
+            axes[1].axvline(np.log1p(ms / 1000), color="C3", linewidth=1, label=f"measured freshness, {ms:g} ms")
+        handles, labels = axes[1].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
         figure.suptitle(title, fontsize=10)
         figure.savefig(file, metadata={"Date": None})
         plt.close(figure)
 
 
 def _line(axis: Any, line: Mapping[str, Any], unit: str, colour: str, name: str) -> None:
-    points = {point["at"]: point for point in line["points"]}
-    xs, ys = series(dict(line), unit)
-    used = [points["events_0" if x == 0 else f"{unit}_{x:g}"] for x in xs]
-    axis.plot(xs, ys, marker="o", color=colour, markersize=3, label=name)
-    axis.fill_between(
-        xs, [p["hr10_low"] for p in used], [p["hr10_high"] for p in used], color=colour, alpha=0.15, linewidth=0
-    )
-    if unit == "seconds" and FROZEN in points:
-        frozen = points[FROZEN]
+    behind, hr = series(line, unit)
+    xs = np.log1p(behind)
+    axis.plot(xs, hr, marker="o", color=colour, markersize=3, label=name)
+    low, high = series(line, unit, "hr10_low")[1], series(line, unit, "hr10_high")[1]
+    axis.fill_between(xs, low, high, color=colour, alpha=0.15, linewidth=0)
+    frozen = next((point for point in line["points"] if point["at"] == FROZEN), None)
+    if unit == "seconds" and frozen is not None:
         error = [[frozen["hr10"] - frozen["hr10_low"]], [frozen["hr10_high"] - frozen["hr10"]]]
-        axis.errorbar(4 * max(xs), frozen["hr10"], yerr=error, marker="s", color=colour, markersize=4)
+        axis.errorbar(_FROZEN_AT, frozen["hr10"], yerr=error, marker="s", color=colour, markersize=4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 import typer
 
 from schemas.bundle import PRESETS
@@ -30,8 +31,14 @@ def _evaluate(
     checkpoint: Annotated[
         Path | None, typer.Option(help="Measure this checkpoint, instead of training; T is where its training ended")
     ] = None,
-    preset: Annotated[str, typer.Option(help=f"Size of the model: {', '.join(PRESETS)}")] = "small",
-    train_seconds: Annotated[float, typer.Option(min=1, help="Time for the training")] = 60.0,
+    settings_file: Annotated[
+        Path | None, typer.Option("--config", help="TOML with fields of the training, as for `train`")
+    ] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any field of it; repeatable")
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help=f"Size: {', '.join(PRESETS)} [default: nano]")] = None,
+    train_seconds: Annotated[float | None, typer.Option(help="Time for the training [default: 60]")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Train so many models, and tell mean and spread")] = 1,
     baselines_only: Annotated[bool, typer.Option("--baselines-only", help="No model of ours")] = False,
     sasrec_seconds: Annotated[float, typer.Option(min=0, help="Train SASRec for so long beside it; 0 = no")] = 0.0,
@@ -61,27 +68,31 @@ def _evaluate(
       slipstream evaluate ml-1m --checkpoint var/checkpoint --freshness --freshness-ms 35 --plot freshness.svg
     """
     with needs_extra("cpu,train", "evaluate"):
-        from encoder.training import TrainConfig
         from slipstream.evaluation.run import EvaluateConfig, described, run
+        from slipstream.train_settings import train_config
 
     from bench.result import Result
     from stream.movielens import FILES
     from stream.ties import spread_ties
 
     ctx = context(command)
-    if preset not in PRESETS:
-        raise ConfigError(f"--preset {preset!r}: choose one of {', '.join(PRESETS)}")
+    flags: dict[str, object] = {"preset": preset, "max_seconds": train_seconds, "seed": seed}
+    # Wrong settings first: a log takes its time.
+    train_config(settings_file, flags, assignments or (), items=1, source=log)
     if plot is not None:
         _check_plot(plot, freshness, baselines_only)
     if checkpoint is not None and (seeds > 1 or baselines_only):
         raise ConfigError("--checkpoint is one trained model: leave --seeds and --baselines-only out, or --checkpoint")
     loaded = load_log().log
-    trains = checkpoint is None and not baselines_only
+    train = None
+    if checkpoint is None and not baselines_only:
+        items = len(np.unique(loaded.records["item_id"]))
+        train = train_config(settings_file, flags, assignments or (), items=items, source=log)
     config = EvaluateConfig(
         source=log,
         protocol=protocol,
         share=share,
-        train=TrainConfig(PRESETS[preset], seed=seed, max_seconds=train_seconds) if trains else None,
+        train=train,
         checkpoint=checkpoint,
         seeds=seeds,
         sasrec_seconds=sasrec_seconds,
@@ -100,7 +111,8 @@ def _evaluate(
 
         figures = outcome.figures
         counts = next(float(v or 0) for name, v in figures.items() if name.startswith("counts_hr10"))
-        plot_freshness(outcome.details["freshness"], plot, log, counts, outcome.details["freshness_marks"])
+        title = f"What freshness is worth: {log}, {protocol} split"
+        plot_freshness(outcome.details["freshness"], plot, title, counts, outcome.details["freshness_marks"])
         ctx.say(f"picture in {plot}")
 
 

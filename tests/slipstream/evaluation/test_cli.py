@@ -43,6 +43,7 @@ def test_evaluate_says_figures_on_stdout_and_the_rest_on_stderr(tmp_path: Path, 
     ("arguments", "code", "said"),
     [
         (["--preset", "huge"], 2, "huge"),
+        (["--set", "learning_rat=1"], 2, "learning_rate"),
         (["--plot", "x.svg"], 2, "--freshness"),
         (["--freshness", "--plot", "nowhere/x.svg"], 2, "nowhere"),
         (["--checkpoint", ".", "--seeds", "2"], 2, "--seeds"),
