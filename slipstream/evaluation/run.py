@@ -171,6 +171,7 @@ def _first_model(
             "hr10": served.hr10,
             "offline_hr10": served.offline_hr10,
             "same_rank": served.same_rank,
+            "minus_offline_interval": served.interval(split.targets.user[served.rows], config.seed),
         }
     if model.freshness is None:
         return

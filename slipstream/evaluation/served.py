@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from encoder.bundle import Bundle, load_bundle
 from encoder.checkpoint import Checkpoint
+from encoder.evaluation.metrics import interval
 from encoder.evaluation.protocol import Split
 from encoder.evaluation.ranking import Ranks, Rows, rank_all
 from encoder.export import Catalogue, export_weights
@@ -53,6 +54,12 @@ class Served:
     def minus_offline(self) -> float:
         """HR@10 as served, minus HR@10 offline."""
         return self.hr10 - self.offline_hr10
+
+    def interval(self, users: Rows, seed: int) -> tuple[float, float]:
+        """Of `minus_offline`, over users `(n,)` of the targets."""
+        difference = (self.ranks.unseen < 10).astype(np.float64) - (self.offline.unseen < 10)
+        low, high = interval(difference[:, None], users, seed)
+        return float(low[0]), float(high[0])
 
     @property
     def same_rank(self) -> float:
