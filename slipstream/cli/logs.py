@@ -12,8 +12,10 @@ import typer
 
 from schemas.errors import ConfigError
 from slipstream.cli.context import Context, context
+from slipstream.cli.stages import kafka, schema_registry
 from stream.columns import ColumnMapping
 from stream.logs import LoadedLog, LogOptions, load_log
+from stream.topic_log import PREFIX, read_topic
 
 LoadLog = Callable[[], LoadedLog]
 """Reads the log as the command's options say, and says on stderr what was left out."""
@@ -29,7 +31,12 @@ class LogArguments:
     options: LogOptions
 
     def load(self) -> LoadedLog:
-        loaded = load_log(self.source, self.ctx.settings.vocabulary, self.columns, self.options)
+        settings = self.ctx.settings
+        if self.source.startswith(PREFIX):
+            topic = self.source.removeprefix(PREFIX) or settings.names.engagements
+            loaded = read_topic(kafka(self.ctx), topic, settings.parser, schema_registry(self.ctx))
+        else:
+            loaded = load_log(self.source, settings.vocabulary, self.columns, self.options)
         self.say_skipped(loaded.skipped, loaded.examples)
         return loaded
 
@@ -42,7 +49,9 @@ class LogArguments:
 
 def _arguments(
     ctx: Context,
-    log: Annotated[str, typer.Argument(metavar="LOG", help="ml-100k, ml-1m, or a .csv, .tsv, .jsonl or .parquet file")],
+    log: Annotated[
+        str, typer.Argument(metavar="LOG", help="ml-100k, ml-1m, a .csv, .tsv, .jsonl or .parquet file, or kafka:TOPIC")
+    ],
     user: Annotated[str, typer.Option(help="Column of the user")] = "user_id",
     item: Annotated[str, typer.Option(help="Column of the item")] = "item_id",
     action: Annotated[str, typer.Option(help="Column of the action, or =NAME for the same one everywhere")] = "action",

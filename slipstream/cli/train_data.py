@@ -6,10 +6,11 @@ from pathlib import Path
 
 from encoder.train_build import build_data
 from encoder.train_data import TrainingData, in_memory, open_data, seal, source_of, write_data
-from schemas.errors import LogError
+from schemas.errors import ConfigError, LogError
 from slipstream.cli.logs import LogArguments
 from stream.logs import LogRows
 from stream.movielens import FILES
+from stream.topic_log import PREFIX
 
 
 def data_on_disk(arguments: LogArguments, directory: Path) -> TrainingData:
@@ -18,6 +19,10 @@ def data_on_disk(arguments: LogArguments, directory: Path) -> TrainingData:
     Raises:
         ConfigError, PrerequisiteError, LogError: as stream.logs.load_log.
     """
+    if arguments.source.startswith(PREFIX):
+        raise ConfigError(
+            f"--on-disk: {arguments.source} is read into memory: leave it out, or write the topic to a file"
+        )
     vocabulary = arguments.ctx.settings.vocabulary
     source = _described(arguments)
     if source_of(directory) == source:
