@@ -7,13 +7,9 @@ that it would have taken.
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
 import math
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,24 +19,20 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
-from encoder.features import item_rows
 from encoder.model import PinFM
-from encoder.objective import Batch, Batches, Objective
+from encoder.objective import Batch, Objective
 from encoder.threads import Threads
+from encoder.train_batches import Draws
 from encoder.train_clock import Clock
 from encoder.train_config import Measured, Progress, TrainConfig
 from encoder.train_data import Part, TrainingData
 from encoder.train_optimizer import Average, MuonWithAdamW, course
 from encoder.train_state import TrainState, describe, load_tensors, save_state
 from encoder.validation import Validator
-from encoder.windows import cut, training_spans
 from schemas.errors import ConfigError
 
 _PROGRESS_EVERY_S = 0.5
-_BATCHES_AHEAD = 4
 _MODEL, _AVERAGE, _BEST, _OPTIMIZER = "model.", "average.", "best.", "optimizer."
-#: What a stream of random numbers is for.
-_SPANS, _BATCH, _DROPOUT = range(3)
 
 
 class Stopped(Exception):  # noqa: N818 - like KeyboardInterrupt, it is what was asked for
@@ -57,11 +49,6 @@ class Watch(NamedTuple):
     progress: Callable[[Progress], None]
     measured: Callable[[Measured], None]
     stop: Callable[[], bool]
-
-
-class _Drawn(NamedTuple):
-    batch: Batch
-    events: int
 
 
 class TrainLoop:
@@ -84,11 +71,8 @@ class TrainLoop:
             directory: of the state that a training is resumed from.
         """
         self._fabric, self._model, self._config, self._directory = fabric, model, config, directory
-        self._data, self._part, self._positive = data, part, positive
-        known = part.counts > 0
-        self._place = np.cumsum(known) - 1  # (m,) of an item among those of the part
-        rows = item_rows(data.histories.item_ids[known], seeds, config.shape.rows)
-        self._batches = Batches(rows, part.counts[known], config)
+        self._fingerprint = data.fingerprint
+        self._draws = Draws(fabric, data, part, seeds, positive, config)
         model.to(fabric.device)
         self._optimizer = MuonWithAdamW(model, config)
         self._average = Average(model, config.averaging)
@@ -134,7 +118,7 @@ class TrainLoop:
             tensors=f"state-{self._step}.safetensors",
             step=self._step,
             seconds=seconds,
-            fingerprint=self._data.fingerprint,
+            fingerprint=self._fingerprint,
             config=describe(self._config),
             best=self.best,
             since_best=self._since_best,
@@ -153,7 +137,7 @@ class TrainLoop:
         """
         config, fabric = self._config, self._fabric
         clock = Clock(fabric, self._spent_s, started_s, watch.stop)
-        drawn = _ahead(self._draw()) if fabric.device.type == "cuda" else self._draw()
+        drawn = self._draws.batches(self._step)
         first_step, begun_s = self._step, time.monotonic()
         reported_s = saved_s = measured_s = clock.at(self._step)[0]
         sums, since, events, finished = torch.zeros(2, device=fabric.device), 0, 0, False
@@ -207,7 +191,7 @@ class TrainLoop:
 
     def _take(self, batch: Batch, rate: float) -> Tensor:
         """One step; returns the loss of the next item and of the crossing, `(2,)`, on the device."""
-        torch.manual_seed(self._random(_DROPOUT, self._step).integers(1 << 62))
+        torch.manual_seed(self._draws.dropout_seed(self._step))
         losses = self._objective(batch.to(self._fabric.device))
         self._stepper.zero_grad(set_to_none=True)
         self._fabric.backward(losses.total)
@@ -216,21 +200,6 @@ class TrainLoop:
         self._stepper.step()
         self._average.update(self._step)
         return torch.stack([losses.next.detach(), losses.crossing.detach()])
-
-    def _draw(self) -> Iterator[_Drawn]:
-        """Batches of the steps from here on. All processes know the same order of windows and take turns."""
-        fabric, config, data = self._fabric, self._config, self._data.histories
-        order = np.random.default_rng([config.seed, _SPANS])
-        spans = training_spans(data, config.shape.context, config.batch_tokens, order, self._part.ends)
-        mine = itertools.islice(spans, fabric.global_rank + self._step * fabric.world_size, None, fabric.world_size)
-        for step, chosen in enumerate(mine, self._step):
-            windows = cut(data, chosen, self._positive)
-            windows = dataclasses.replace(windows, items=np.where(windows.real, self._place[windows.items], 0))
-            batch = self._batches.make(windows, self._random(_BATCH, step))
-            yield _Drawn(batch, int(windows.real[:, 1:].sum()))
-
-    def _random(self, what: int, step: int) -> np.random.Generator:
-        return np.random.default_rng([self._config.seed, what, self._fabric.global_rank, step])
 
     def _mean(self, sums: Tensor, steps: int) -> tuple[float, float]:
         """Means of the losses over steps and processes.
@@ -269,17 +238,3 @@ class TrainLoop:
                 self._best_weights = {name: t.detach().clone() for name, t in model.state_dict().items()}
         ended: bool = self._fabric.broadcast(0 < self._config.patience <= self._since_best)
         return ended
-
-
-def _ahead(drawn: Iterator[_Drawn]) -> Iterator[_Drawn]:
-    """The same batches, made while the GPU works off earlier ones, in memory that it can copy from by itself."""
-
-    def make() -> _Drawn:
-        made = next(drawn)
-        return _Drawn(Batch(*(tensor.pin_memory() for tensor in made.batch)), made.events)
-
-    with ThreadPoolExecutor(1, "training-batches") as pool:
-        waiting = deque(pool.submit(make) for _ in range(_BATCHES_AHEAD))
-        while True:
-            yield waiting.popleft().result()
-            waiting.append(pool.submit(make))
