@@ -83,10 +83,11 @@ class Block(nn.Module):
 class PinFM(nn.Module):
     """The model. `weights()` names its parameters as encoder.weights does."""
 
-    def __init__(self, shape: ModelShape, vocabulary: Vocabulary, dropout: float = 0.0) -> None:
+    def __init__(self, shape: ModelShape, vocabulary: Vocabulary, dropout: float = 0.0, time_gaps: bool = True) -> None:
         """
         Args:
             dropout: of each block's two residual branches, in training.
+            time_gaps: False: the table of gaps is zeros, and stays so.
         """
         super().__init__()
         self.shape, self.vocabulary = shape, vocabulary
@@ -94,7 +95,7 @@ class PinFM(nn.Module):
         self.items = nn.Parameter(torch.randn(SUB_TABLES, shape.rows, d // SUB_TABLES) * 0.3)
         self.actions = nn.Parameter(torch.randn(len(vocabulary.actions), d) * 0.1)
         self.surfaces = nn.Parameter(torch.randn(len(vocabulary.surfaces), d) * 0.1)
-        self.gaps = nn.Parameter(torch.randn(GAP_BUCKETS, d) * 0.1)
+        self.gaps = nn.Parameter(torch.randn(GAP_BUCKETS, d) * 0.1 * time_gaps, requires_grad=time_gaps)
         self.candidate = nn.Parameter(torch.randn(d) * 0.1)
         self.positions = nn.Parameter(torch.randn(shape.context + 1, d) * 0.1)
         self.phi_in, self.phi_out, self.psi = Phi(d), Phi(d), Phi(d)

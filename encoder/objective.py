@@ -131,7 +131,7 @@ class Objective(nn.Module):
             functional.embedding(batch.items[:, :-1], items),
             batch.actions[:, :-1],
             batch.surfaces[:, :-1],
-            batch.gaps[:, :-1] if config.time_gaps else torch.zeros_like(batch.gaps[:, :-1]),
+            batch.gaps[:, :-1],
         )
         hidden, context = model.encode(functional.dropout(tokens, config.dropout, self.training))
         bias = items.new_zeros(len(batch.items), len(items)).scatter_(1, batch.items, EXCLUDED)[:, batch.negatives]

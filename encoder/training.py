@@ -99,7 +99,7 @@ class _Run:
         validation = held_out - int(len(data) * config.validation)
         trained_on = part(data.histories, validation)
         torch.manual_seed(config.seed)
-        model = PinFM(config.shape, data.vocabulary, config.block_dropout)
+        model = PinFM(config.shape, data.vocabulary, config.block_dropout, config.time_gaps)
         threads = _threads(fabric, config)
         try:
             loop = TrainLoop(fabric, model, data, trained_on, seeds, positive, config, self.out / STATE)

@@ -25,7 +25,13 @@ _KEYS = ("preset", "shape", *_FIELDS)
 
 
 def train_config(
-    file: Path | None, flags: Mapping[str, Any], assignments: Iterable[str], *, items: int, source: str
+    file: Path | None,
+    flags: Mapping[str, Any],
+    assignments: Iterable[str],
+    *,
+    items: int,
+    source: str,
+    defaults: Mapping[str, Any] | None = None,
 ) -> TrainConfig:
     """Flags go before assignments, those before the file, and that before the defaults.
 
@@ -33,12 +39,13 @@ def train_config(
         file: TOML: fields of TrainConfig, `preset`, and a table `shape` with sizes that differ from the preset's.
         flags: by the same names; None: not given.
         assignments: `name=value` as in the file, `shape.rows=4096` for sizes.
+        defaults: in place of TrainConfig's own.
         items: of the log; without `shape.rows` the tables are as long as that needs.
 
     Raises:
         ConfigError: the file cannot be read, an unknown key, or a value of the wrong kind or out of range.
     """
-    values = _read(file) if file else {}
+    values = {**(defaults or {}), **(_read(file) if file else {})}
     for text in assignments:
         name, equals, value = text.partition("=")
         if not equals:

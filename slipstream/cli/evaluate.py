@@ -50,6 +50,7 @@ def _evaluate(
     served_users: Annotated[
         int, typer.Option(min=0, help="Users whose targets are ranked by served states too; 0 = none")
     ] = 100,
+    int4: Annotated[bool, typer.Option("--int4", help="Also with item tables in int4, and what that costs")] = False,
     seed: Annotated[int, typer.Option(help="Of the weights, samples and intervals")] = 0,
     json: Json = False,
 ) -> None:
@@ -77,8 +78,10 @@ def _evaluate(
 
     ctx = context(command)
     flags: dict[str, object] = {"preset": preset, "max_seconds": train_seconds, "seed": seed}
+    # Every later event is a target here, so a model learns to foresee all of them, unless it is told otherwise.
+    as_measured = {"not_targets": ()}
     # Wrong settings first: a log takes its time.
-    train_config(settings_file, flags, assignments or (), items=1, source=log)
+    train_config(settings_file, flags, assignments or (), items=1, source=log, defaults=as_measured)
     if plot is not None:
         _check_plot(plot, freshness, baselines_only)
     if checkpoint is not None and (seeds > 1 or baselines_only):
@@ -87,7 +90,7 @@ def _evaluate(
     train = None
     if checkpoint is None and not baselines_only:
         items = len(np.unique(loaded.records["item_id"]))
-        train = train_config(settings_file, flags, assignments or (), items=items, source=log)
+        train = train_config(settings_file, flags, assignments or (), items=items, source=log, defaults=as_measured)
     config = EvaluateConfig(
         source=log,
         protocol=protocol,
@@ -99,6 +102,7 @@ def _evaluate(
         freshness=freshness,
         freshness_ms=tuple(freshness_ms or ()),
         served_users=served_users,
+        int4=int4,
         seed=seed,
     )
     outcome = run(loaded if log in FILES else spread_ties(loaded, seed), config, ctx.console)

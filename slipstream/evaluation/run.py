@@ -14,13 +14,15 @@ import numpy as np
 from rich.console import Console
 
 from encoder.checkpoint import Checkpoint, load_checkpoint
-from encoder.evaluation.evaluate import ModelEvaluation, Tell, evaluate_baselines, evaluate_model, tables
+from encoder.evaluation.evaluate import Baselines, ModelEvaluation, Tell, evaluate_baselines, evaluate_model, tables
 from encoder.evaluation.freshness import at, series
 from encoder.evaluation.metrics import per_target
 from encoder.evaluation.protocol import DEFAULT_SHARE, Protocol, Split, cutoff_ms, last_split, time_split
 from encoder.evaluation.ranking import Ranks
 from encoder.evaluation.sasrec import SasrecConfig
+from encoder.tables import rounded_tables
 from encoder.training import TrainConfig
+from schemas.bundle import INT4
 from schemas.errors import ConfigError
 from schemas.log import EventLog
 from slipstream.evaluation.served import serve
@@ -38,6 +40,7 @@ class EvaluateConfig:
         train: None to measure no model but the baselines, unless there is a checkpoint.
         seeds: models that are trained, with the seeds `train.seed` and up.
         served_users: users whose targets are ranked by served states too; 0 for none.
+        int4: also with item tables in int4.
         freshness_ms: the pipeline's measured freshness, to be marked on the curve.
         seed: of samples, intervals and ties.
     """
@@ -52,6 +55,7 @@ class EvaluateConfig:
     freshness: bool = False
     freshness_ms: tuple[float, ...] = ()
     served_users: int = 100
+    int4: bool = False
     seed: int = 0
 
 
@@ -96,7 +100,7 @@ def run(log: EventLog, config: EvaluateConfig, console: Console) -> Outcome:
         measured.append(_values(model.ranks))
         details["models"].append({**note, **tables(split, {"model": model.ranks}, config.seed)["model"]})
         if first:
-            _first_model(split, log, config, checkpoint, model, figures, details, tell)
+            _first_model(split, log, config, checkpoint, model, baselines, figures, details, tell)
     for name in _FIGURES if measured else ():
         values = [one[name] for one in measured]
         figures[name + ending] = statistics.fmean(values)
@@ -157,6 +161,7 @@ def _first_model(
     config: EvaluateConfig,
     checkpoint: Checkpoint,
     model: ModelEvaluation,
+    baselines: Baselines,
     figures: dict[str, float | int | None],
     details: dict[str, Any],
     tell: Tell,
@@ -173,6 +178,12 @@ def _first_model(
             "same_rank": served.same_rank,
             "minus_offline_interval": served.interval(split.targets.user[served.rows], config.seed),
         }
+    if config.int4:
+        tell("ranking with item tables in int4")
+        rounded = replace(checkpoint, weights=rounded_tables(checkpoint.weights, INT4))
+        ranks = evaluate_model(split, rounded, baselines, False, config.seed).ranks
+        details["int4"] = tables(split, {"model": ranks}, config.seed)["model"]
+        figures["int4_hr10_loss"] = 1 - _values(ranks)["hr10"] / _values(model.ranks)["hr10"]
     if model.freshness is None:
         return
     details["freshness"] = model.freshness

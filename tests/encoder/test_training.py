@@ -89,6 +89,13 @@ def test_all_of_a_log_can_be_trained_on(tmp_path: Path) -> None:
     assert (report.events, report.metrics, report.crossing_loss) == (1600, {}, 0)
 
 
+@pytest.mark.parametrize("time_gaps", [True, False])
+def test_gaps_that_are_switched_off_are_zeros(tmp_path: Path, time_gaps: bool) -> None:
+    """So that validation and serving, which look them up, see what training saw."""
+    train(circle_log(), replace(CONFIG, max_steps=3, time_gaps=time_gaps), tmp_path / "checkpoint")
+    assert load_checkpoint(tmp_path / "checkpoint").weights["gaps"].any() == time_gaps
+
+
 def test_excluded_actions_are_no_targets(tmp_path: Path) -> None:
     report = train(circle_log(), replace(CONFIG, max_steps=2, not_targets=("hide", "save")), tmp_path / "checkpoint")
     assert 0 < report.metrics["targets"] < 160
