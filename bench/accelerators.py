@@ -19,17 +19,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from bench.models import random_bundle
 from bench.parity import Parity, compare
 from bench.result import Result
-from encoder.bundle import Bundle, load_bundle
-from encoder.export import Catalogue, export_weights
-from encoder.features import item_seeds
 from encoder.providers import LADDER, import_onnxruntime
 from encoder.runtime import Runtime, RuntimeConfig
-from encoder.weights import random_weights
 from schemas.bundle import PRESETS
 from schemas.errors import ConfigError, ProviderError
-from schemas.vocabulary import Vocabulary
 
 #: Batches that would take longer are not run.
 _LONGEST_RUN_S = 1.5
@@ -94,7 +90,7 @@ def run(config: AcceleratorsBench, say: Callable[[str], None]) -> Result:
     absent: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="slipstream-bench-") as made:
         for preset in config.presets:
-            bundle = _bundle(preset, Path(made) / preset)
+            bundle = random_bundle(Path(made) / preset, preset)
             reference = Runtime(bundle, RuntimeConfig(threads=config.threads))
             for provider in dict.fromkeys((*config.providers, "cpu")):
                 if provider in absent:
@@ -197,20 +193,6 @@ def _in_words(of: Measured) -> str:
 
 def _config(provider: str, config: AcceleratorsBench) -> RuntimeConfig:
     return RuntimeConfig((provider,), provider, config.threads, precision=config.precision)
-
-
-def _bundle(preset: str, directory: Path) -> Bundle:
-    vocabulary, shape = Vocabulary(), PRESETS[preset]
-    export_weights(
-        random_weights(shape, vocabulary),
-        directory,
-        shape=shape,
-        vocabulary=vocabulary,
-        item_seeds=item_seeds(0),
-        catalogue=Catalogue(np.arange(1, 2), np.ones(1, np.int64)),
-        training={"weights": "random"},
-    )
-    return load_bundle(directory)
 
 
 def _devices() -> list[str]:

@@ -11,22 +11,14 @@ mpl.use("svg")
 
 import matplotlib.pyplot as plt
 
-_STYLE: Any = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.3,
-    "svg.hashsalt": "slipstream",
-    "figure.constrained_layout.use": True,
-}
+from encoder.plot_style import STYLE
 
 
 def plot_stream(result: dict[str, Any], file: Path) -> None:
     """How the cost of an event grows with sequence length, users and partitions; beside it the contenders."""
     growth = result["details"].get("growth")
     path = result["details"]["path"]
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, 4 if growth else 1, figsize=(14 if growth else 4.5, 3.4), squeeze=False)
         bars = axes[0][0]
         names = list(path["uniform"])

@@ -8,20 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from encoder.checkpoint import CheckpointNotes, load_checkpoint
+from encoder.plot_style import STYLE
 from encoder.train_record import read_metrics
 from schemas.errors import PrerequisiteError
 from schemas.sequence import RECORD
 
 CARD, CURVES = "card.md", "curves.svg"
-_STYLE: Any = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.3,
-    "svg.hashsalt": "slipstream",
-    "figure.constrained_layout.use": True,
-}
 
 
 def write_card(directory: Path | str) -> Path:
@@ -53,7 +45,7 @@ def draw_curves(lines: list[dict[str, Any]], file: Path) -> None:
     except ImportError:
         raise PrerequisiteError("matplotlib is missing: pip install 'slipstream-embeddings[train]'") from None
     trained, measured = ([line for line in lines if line["of"] == of] for of in ("train", "validation"))
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9 if measured else 4.5, 3.4))
         axes = figure.subplots(1, 2 if measured else 1, squeeze=False)[0]
         steps = [line["step"] for line in trained]

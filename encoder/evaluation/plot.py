@@ -14,16 +14,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from encoder.evaluation.freshness import FROZEN, series
+from encoder.plot_style import STYLE
 
-_STYLE: Any = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.3,
-    "svg.hashsalt": "slipstream",
-    "figure.constrained_layout.use": True,
-}
 _NAMES = {"all": "all users", "warm": "warm users", "new_users": "new users"}
 _TICKS = {
     "events": {0: "0", 1: "1", 2: "2", 5: "5", 10: "10", 20: "20", 50: "50"},
@@ -44,7 +36,7 @@ def plot_freshness(
         counts_hr10: of item-to-item counts that have seen everything, all users.
         marks: where a pipeline works: `freshness_ms`, `hr10`.
     """
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True)
         for axis, (unit, label) in zip(axes, _AXES.items(), strict=True):
             for number, (kind, line) in enumerate(curve.items()):

@@ -51,6 +51,9 @@ def _evaluate(
         int, typer.Option(min=0, help="Users whose targets are ranked by served states too; 0 = none")
     ] = 100,
     int4: Annotated[bool, typer.Option("--int4", help="Also with item tables in int4, and what that costs")] = False,
+    ablation: Annotated[
+        bool, typer.Option("--ablation", help="Train again and again instead, each time with one switch turned")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of the weights, samples and intervals")] = 0,
     json: Json = False,
 ) -> None:
@@ -65,6 +68,8 @@ def _evaluate(
       slipstream evaluate ml-100k --protocol last --train-seconds 150
 
       slipstream evaluate ml-1m --train-seconds 1500 --sasrec-seconds 1500 --seeds 3 --json
+
+      slipstream evaluate ml-100k --ablation --train-seconds 60 --seeds 3 --json
 
       slipstream evaluate ml-1m --checkpoint var/checkpoint --freshness --freshness-ms 35 --plot freshness.svg
     """
@@ -86,6 +91,8 @@ def _evaluate(
         _check_plot(plot, freshness, baselines_only)
     if checkpoint is not None and (seeds > 1 or baselines_only):
         raise ConfigError("--checkpoint is one trained model: leave --seeds and --baselines-only out, or --checkpoint")
+    if ablation and (checkpoint is not None or baselines_only or freshness):
+        raise ConfigError("--ablation trains its own models: leave --checkpoint, --baselines-only and --freshness out")
     loaded = load_log().log
     train = None
     if checkpoint is None and not baselines_only:
@@ -103,6 +110,7 @@ def _evaluate(
         freshness_ms=tuple(freshness_ms or ()),
         served_users=served_users,
         int4=int4,
+        ablation=ablation,
         seed=seed,
     )
     outcome = run(loaded if log in FILES else spread_ties(loaded, seed), config, ctx.console)

@@ -25,6 +25,8 @@ from encoder.training import TrainConfig
 from schemas.bundle import INT4
 from schemas.errors import ConfigError
 from schemas.log import EventLog
+from slipstream.evaluation.ablation import ablate
+from slipstream.evaluation.outcome import Outcome
 from slipstream.evaluation.served import serve
 from slipstream.training import train_with_progress
 
@@ -41,6 +43,7 @@ class EvaluateConfig:
         seeds: models that are trained, with the seeds `train.seed` and up.
         served_users: users whose targets are ranked by served states too; 0 for none.
         int4: also with item tables in int4.
+        ablation: train again and again instead, each time with one switch of the training turned.
         freshness_ms: the pipeline's measured freshness, to be marked on the curve.
         seed: of samples, intervals and ties.
     """
@@ -56,13 +59,8 @@ class EvaluateConfig:
     freshness_ms: tuple[float, ...] = ()
     served_users: int = 100
     int4: bool = False
+    ablation: bool = False
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class Outcome:
-    figures: dict[str, float | int | None]
-    details: dict[str, Any]
 
 
 def run(log: EventLog, config: EvaluateConfig, console: Console) -> Outcome:
@@ -82,6 +80,8 @@ def run(log: EventLog, config: EvaluateConfig, console: Console) -> Outcome:
     given = load_checkpoint(config.checkpoint) if config.checkpoint is not None else None
     split = _split(log, config, given)
     tell(f"{config.protocol} split: {len(split.train_log):,} events to train on, {len(split.targets):,} targets")
+    if config.ablation and config.train is not None:
+        return ablate(split, config.train, config.seeds, config.seed, console)
     sasrec = SasrecConfig(config.sasrec_seconds, seed=config.seed) if config.sasrec_seconds else None
     baselines = evaluate_baselines(split, sasrec, config.seed, tell)
     details: dict[str, Any] = {

@@ -91,7 +91,7 @@ def test_sequences_become_states(model: Model, changelog: Changelog, redis_url: 
 
         wait_until("the lag is reported", lambda: "lag_records{" in scrape(port))
         metrics = scrape(port)
-        assert f'model_id="{model.bundle.model_id}",provider="cpu"' in metrics
+        assert f'model_id="{model.bundle.model_id}",precision="fp32",provider="cpu"' in metrics
         assert 'refreshes_total{kind="full"}' in metrics
         assert "user-" not in metrics
         assert worker.terminate() == 0
