@@ -44,6 +44,36 @@ def pytest_configure(config: pytest.Config) -> None:
         process.PORTS = process.PORTS[own :: worker["workercount"]]
 
 
+#: Files whose tests mostly wait, for sessions to end and for brokers: minutes each. Begun last, they would be waited for alone.
+_LONG = (
+    "test_stuck.py",
+    "test_security.py",
+    "test_stream_faults.py",
+    "test_chaos.py",
+    "test_rocksdb.py",
+    "test_dead_letters_cli.py",
+    "test_train_processes.py",
+    "test_health.py",
+    "test_offsets.py",
+)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of xdist's workers each begins with one part of the tests in their order: let each part begin with long ones."""
+    worker = getattr(config, "workerinput", None)
+    if worker is None:
+        return
+    parts = int(worker["workercount"])
+    of_file = {name: [item for item in items if item.path.name == name] for name in _LONG}
+    others = [item for item in items if item.path.name not in _LONG]
+    heads = [[item for name in _LONG[i::parts] for item in of_file[name]] for i in range(parts)]
+    size = -(-len(items) // parts)
+    items.clear()
+    for head in heads:
+        items += head + [others.pop(0) for _ in range(min(len(others), size - len(head)))]
+    items += others
+
+
 def _containers(directory: Path) -> DockerCompose | None:
     """Kafka and Redis of our compose file, on free ports, under a project of their own; None where no Docker engine works."""
     engine = Machine.this().program("docker")
