@@ -70,15 +70,7 @@ class StateReader:
         """
         self._client: Any = connect(client, deadline_ms) if isinstance(client, str) else client
         connection.refuse_decoding(self._client)
-        self._reading = Reading(
-            names or Names(),
-            model,
-            model_id,
-            address(self._client),
-            metrics or ReaderMetrics(),
-            breaker or Breaker(),
-            cache,
-        )
+        self._reading = Reading(names, model, model_id, address(self._client), metrics, breaker, cache)
         self._now_ms = now_ms
 
     def read(self, users: Sequence[str], max_age_ms: int | None = None, embedding_only: bool = False) -> list[Row]:

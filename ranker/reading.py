@@ -76,27 +76,28 @@ class Reading:
 
     def __init__(
         self,
-        names: Names,
+        names: Names | None,
         model: Model | None,
         model_id: str | None,
         address: str,
-        metrics: ReaderMetrics,
-        breaker: Breaker,
+        metrics: ReaderMetrics | None = None,
+        breaker: Breaker | None = None,
         cache: StateCache | None = None,
     ) -> None:
+        """The arguments are `StateReader`'s; `address` is for messages."""
         layout = None if model is None else layout_of(model)
         if layout is not None and model_id is not None and layout.model_id != model_id:
             raise ConfigError(
                 f"asked for states of model {model_id} with the bundle of {layout.model_id}: pass the bundle of {model_id}"
             )
-        self.names = names
+        self.names = names or Names()
         self.layout = layout
         self.model_id = model_id and _checked_model_id(model_id, "argument `model_id`")
         if layout is not None:
             self.model_id = layout.model_id
         self.address = address
-        self.metrics = metrics
-        self._breaker = breaker
+        self.metrics = metrics or ReaderMetrics()
+        self._breaker = breaker or Breaker()
         self._cache = cache
 
     def admit(self, asks: bool = True) -> None:
@@ -113,6 +114,7 @@ class Reading:
 
     def activate(self, active: object) -> str:
         """Take the answer of `GET <prefix>:active` for the model to read."""
+        self._breaker.answered()
         self.model_id = self.checked_active(active)
         return self.model_id
 

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import redis
 
 from ranker.async_reader import AsyncStateReader
 from ranker.breaker import Breaker
@@ -94,3 +95,15 @@ def test_a_reader_fails_at_once_while_redis_is_away_and_finds_it_again(stack: St
         clock.now_s += 30.0
         assert reader.read(["u-1"])[0].status is Status.NOT_FOUND
         assert not breaker.is_open
+
+
+@pytest.mark.integration
+def test_a_reader_that_follows_the_active_model_is_back_with_its_first_answer(redis_url: str, prefix: str) -> None:
+    """Its first read asks twice: for the model, and for the states. The answer to the one lets the other through."""
+    names, clock = Names(prefix), Clock()
+    breaker = Breaker(1, 30.0, clock)
+    reader = StateReader(redis_url, None, names, breaker=breaker)
+    redis.Redis.from_url(redis_url).set(names.active_key, "0123456789abcdef")
+    breaker.failed()
+    clock.now_s += 30.0
+    assert reader.read(["u-1"])[0].status is Status.NOT_FOUND

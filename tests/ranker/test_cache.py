@@ -8,7 +8,6 @@ import pytest
 import redis
 from prometheus_client import CollectorRegistry
 
-from ranker.breaker import Breaker
 from ranker.cache import StateCache
 from ranker.metrics import ReaderMetrics
 from ranker.reader import StateReader
@@ -33,7 +32,7 @@ class Answering:
     def __init__(self, cache: StateCache) -> None:
         self.registry = CollectorRegistry()
         metrics = ReaderMetrics(self.registry)
-        self._reading = Reading(Names("p"), LAYOUT, None, "localhost:6379", metrics, Breaker(), cache)
+        self._reading = Reading(Names("p"), LAYOUT, None, "localhost:6379", metrics, cache=cache)
         self.asked: list[str] = []
 
     def read(

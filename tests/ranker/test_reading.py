@@ -9,7 +9,6 @@ import pytest
 from prometheus_client import CollectorRegistry
 from redis import exceptions
 
-from ranker.breaker import Breaker
 from ranker.metrics import ReaderMetrics
 from ranker.reading import Model, Reading
 from ranker.rows import Status
@@ -22,7 +21,7 @@ AWAY = exceptions.ConnectionError("Error 111 connecting to node-3:6379. Connecti
 
 
 def reading(model: Model | None = LAYOUT, model_id: str | None = None) -> Reading:
-    return Reading(Names("p"), model, model_id, "localhost:6379", ReaderMetrics(), Breaker())
+    return Reading(Names("p"), model, model_id, "localhost:6379")
 
 
 def key(user: str) -> bytes:
@@ -94,7 +93,7 @@ def test_rows_and_failures_are_counted() -> None:
 
 def test_counters_are_exposed_in_a_registry_if_there_is_one() -> None:
     registry = CollectorRegistry()
-    reader = Reading(Names("p"), LAYOUT, None, "localhost:6379", ReaderMetrics(registry), Breaker())
+    reader = Reading(Names("p"), LAYOUT, None, "localhost:6379", ReaderMetrics(registry))
     statuses(reader, ["a", "b"], [made_state(1), b"junk"])
     reader.failed(exceptions.TimeoutError("Timeout reading from socket"))
     sample = registry.get_sample_value
