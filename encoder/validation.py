@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from encoder.evaluation.metrics import METRICS, per_target
 from encoder.features import item_rows
 from encoder.model import PinFM
 from encoder.train_data import Part, part
@@ -107,13 +108,6 @@ class Validator:
         return Validation(len(rank), hr10, ndcg10, popular_hr10, popular_ndcg10, users, hr10_pm, ndcg10_pm)
 
 
-def validate(
-    model: PinFM, data: Histories, first: int, seeds: tuple[int, ...], positive: NDArray[np.bool_], max_users: int = 500
-) -> Validation:
-    """Measure once (Validator)."""
-    return Validator(data, first, seeds, positive, model.shape.context, max_users=max_users).measure(model)
-
-
 def _states(model: PinFM, items: Tensor, *columns: NDArray[np.int64]) -> Tensor:
     """`(B, T, d)` of windows' items, actions, surfaces and gaps, `(B, W)` each."""
     places, *codes = (torch.from_numpy(column[:, :-1]).to(items.device) for column in columns)
@@ -130,8 +124,8 @@ def _ranks(scores: NDArray[np.floating], truth: NDArray[np.int64], seen: NDArray
 
 def _gains(ranks: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """What each rank adds to HR@10 and NDCG@10."""
-    hits = (ranks < 10).astype(np.float64)
-    return hits, hits / np.log2(ranks + 2)
+    columns = dict(zip(METRICS, per_target(ranks).T, strict=True))
+    return columns["hr10"], columns["ndcg10"]
 
 
 def _mean(values: NDArray[np.float64], owner: NDArray[np.int64]) -> tuple[float, float]:

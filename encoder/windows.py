@@ -44,6 +44,11 @@ class Histories:
         """`(m,)` events of each item."""
         return np.bincount(self.items, minlength=len(self.item_ids))
 
+    @property
+    def owners(self) -> NDArray[np.int64]:
+        """`(n,)` the user of each event."""
+        return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
+
 
 def histories(log: EventLog) -> Histories:
     """Group a log by user. Users without events are left out."""

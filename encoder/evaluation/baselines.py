@@ -63,7 +63,7 @@ class Transitions:
 def count_transitions(data: Histories, trained: NDArray[np.bool_], reach: int) -> Transitions:
     """Count the pairs among the events that may be trained on."""
     m = len(data.item_ids)
-    user_of = np.repeat(np.arange(len(data.starts) - 1), np.diff(data.starts))
+    user_of = data.owners
     pairs, weights = [], []
     for distance in range(1, reach + 1):
         both = (user_of[:-distance] == user_of[distance:]) & trained[:-distance] & trained[distance:]

@@ -38,12 +38,12 @@ class Point:
 
 def points(split: Split, events: Sequence[int] = EVENTS_BEHIND, seconds: Sequence[int] = SECONDS_BEHIND) -> list[Point]:
     """The curve's points: events behind, seconds behind, and for a time split states that end at T."""
-    data, targets = split.data, split.targets
+    targets = split.targets
     made = [Point(f"events_{k}", np.maximum(targets.before - k, 0)) for k in events]
     made += [Point(f"seconds_{s}", seen_until(split, 1000 * s)) for s in seconds]
     if split.cutoff_ms is not None:
         made.append(Point(FROZEN, split.train_counts[targets.user]))
-    assert all((point.seen <= targets.before).all() for point in made), len(data.items)
+    assert all((point.seen <= targets.before).all() for point in made)
     return made
 
 
@@ -51,7 +51,7 @@ def seen_until(split: Split, behind_ms: int) -> NDArray[np.int64]:
     """`(n,)` i64, the events of its user that are at least so much older than each target."""
     data, targets = split.data, split.targets
     # One search for all users: each one's times are moved behind those of the user before.
-    user_of = np.repeat(np.arange(len(data.starts) - 1), np.diff(data.starts))
+    user_of = data.owners
     times = data.timestamps_ms - data.timestamps_ms.min()
     stride = int(times.max()) + behind_ms + 2
     until = np.maximum(times[targets.event] - behind_ms, -1) + 1

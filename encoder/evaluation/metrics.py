@@ -48,6 +48,11 @@ def per_target(ranks: NDArray[np.int64]) -> NDArray[np.float64]:
     ).astype(np.float64)
 
 
+def means(ranks: NDArray[np.int64]) -> dict[str, float]:
+    """Metric -> mean over targets. `(n,)` ranks."""
+    return dict(zip(METRICS, per_target(ranks).mean(axis=0).tolist(), strict=True))
+
+
 def measure(ranks: NDArray[np.int64], users: NDArray[np.int64], seed: int = 0) -> Measured:
     """Metrics of targets `(n,)` of users `(n,)`, n at least 1."""
     values = per_target(ranks)

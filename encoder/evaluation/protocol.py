@@ -134,7 +134,7 @@ def _split(
 
 def targets_of(data: Histories, is_target: NDArray[np.bool_]) -> Targets:
     """Those of the events with an earlier event of their user."""
-    user_of = np.repeat(np.arange(len(data.starts) - 1), np.diff(data.starts))
+    user_of = data.owners
     event = np.flatnonzero(is_target)
     event = event[event > data.starts[user_of[event]]]
     return Targets(event, user_of[event], data.starts[user_of[event]])

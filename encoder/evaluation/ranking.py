@@ -69,7 +69,7 @@ def rank_all(
 def _batches(data: Histories, targets: Targets, size: int) -> Iterator[tuple[Rows, Rows, Rows]]:
     """Rows of each batch, and the distinct seen items of its targets as pairs (row of the batch, item)."""
     m = len(data.item_ids)
-    user_of = np.repeat(np.arange(len(data.starts) - 1), np.diff(data.starts))
+    user_of = data.owners
     is_first = np.zeros(len(data.items), bool)  # of its item in its user's history
     is_first[np.unique(user_of * m + data.items, return_index=True)[1]] = True
     for at in range(0, len(targets), size):

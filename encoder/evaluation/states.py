@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from encoder.evaluation.ranking import ragged
 from encoder.features import item_rows
 from encoder.model import PinFM
 from encoder.windows import Histories, Windows, cut
@@ -69,8 +70,7 @@ class Embedder:
             items = functional.embedding(torch.from_numpy(batch.items), self._items)
             hidden, _ = self._model.encode(self._model.event_tokens(items, *columns))  # (B, T, d)
             counts = bounds[chosen + 1] - bounds[chosen]
-            row = np.repeat(np.arange(len(chosen)), counts)
-            place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+            row, place = ragged(counts)
             asked = requests[bounds[chosen][row] + place]
             result[torch.from_numpy(asked)] = hidden[torch.from_numpy(row), torch.from_numpy(slot[asked])]
         return result

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from encoder.checkpoint import load_checkpoint
 from encoder.evaluation.evaluate import Baselines, evaluate_baselines, evaluate_model
-from encoder.evaluation.metrics import per_target
+from encoder.evaluation.metrics import means
 from encoder.evaluation.protocol import Split
 from encoder.training import TrainConfig
 from slipstream.evaluation.outcome import Outcome
@@ -75,5 +75,4 @@ def _once(split: Split, train: TrainConfig, baselines: Baselines, seed: int, con
     with tempfile.TemporaryDirectory(prefix="slipstream-ablation-") as directory:
         made = train_with_progress(split.train_log, replace(train, held_out=0.0), Path(directory), console)
         ranks = evaluate_model(split, load_checkpoint(directory), baselines, False, seed).ranks
-    hr10, _, ndcg10, _, _ = per_target(ranks.unseen).mean(axis=0).tolist()
-    return {"seed": train.seed, "steps": made["steps"], "hr10": hr10, "ndcg10": ndcg10}
+    return {"seed": train.seed, "steps": made["steps"], **means(ranks.unseen)}

@@ -16,9 +16,8 @@ from rich.console import Console
 from encoder.checkpoint import Checkpoint, load_checkpoint
 from encoder.evaluation.evaluate import Baselines, ModelEvaluation, Tell, evaluate_baselines, evaluate_model, tables
 from encoder.evaluation.freshness import at, series
-from encoder.evaluation.metrics import per_target
+from encoder.evaluation.metrics import METRICS, means
 from encoder.evaluation.protocol import DEFAULT_SHARE, Protocol, Split, cutoff_ms, last_split, time_split
-from encoder.evaluation.ranking import Ranks
 from encoder.evaluation.sasrec import SasrecConfig
 from encoder.tables import rounded_tables
 from encoder.training import TrainConfig
@@ -29,8 +28,6 @@ from slipstream.evaluation.ablation import ablate
 from slipstream.evaluation.outcome import Outcome
 from slipstream.evaluation.served import serve
 from slipstream.training import train_with_progress
-
-_FIGURES = ("hr10", "ndcg10", "hr100", "ndcg100", "mrr")
 
 
 @dataclass(frozen=True)
@@ -97,17 +94,17 @@ def run(log: EventLog, config: EvaluateConfig, console: Console) -> Outcome:
         tell(f"ranking by model {number + 1}")
         first = number == 0
         model = evaluate_model(split, checkpoint, baselines, config.freshness and first, config.seed)
-        measured.append(_values(model.ranks))
+        measured.append(means(model.ranks.unseen))
         details["models"].append({**note, **tables(split, {"model": model.ranks}, config.seed)["model"]})
         if first:
             _first_model(split, log, config, checkpoint, model, baselines, figures, details, tell)
-    for name in _FIGURES if measured else ():
+    for name in METRICS if measured else ():
         values = [one[name] for one in measured]
         figures[name + ending] = statistics.fmean(values)
         if len(values) > 1:
             figures[f"{name}{ending}_spread"] = statistics.stdev(values)
     for baseline, ranks in baselines.ranks.items():
-        figures |= {f"{baseline}_{name}{ending}": value for name, value in _values(ranks).items()}
+        figures |= {f"{baseline}_{name}{ending}": value for name, value in means(ranks.unseen).items()}
     return Outcome(figures, details)
 
 
@@ -183,7 +180,7 @@ def _first_model(
         rounded = replace(checkpoint, weights=rounded_tables(checkpoint.weights, INT4))
         ranks = evaluate_model(split, rounded, baselines, False, config.seed).ranks
         details["int4"] = tables(split, {"model": ranks}, config.seed)["model"]
-        figures["int4_hr10_loss"] = 1 - _values(ranks)["hr10"] / _values(model.ranks)["hr10"]
+        figures["int4_hr10_loss"] = 1 - means(ranks.unseen)["hr10"] / means(model.ranks.unseen)["hr10"]
     if model.freshness is None:
         return
     details["freshness"] = model.freshness
@@ -206,11 +203,6 @@ def _advice(line: dict[str, Any]) -> str:
     if line["unsure_seconds"] is not None:
         return f"from {line['unsure_seconds']:g} s behind on, what a state adds to popularity may be chance; it never ranks worse"
     return "however far behind, states rank better than popularity: there is no age to fall back at"
-
-
-def _values(ranks: Ranks) -> dict[str, float]:
-    hr10, hr100, ndcg10, ndcg100, mrr = per_target(ranks.unseen).mean(axis=0).tolist()
-    return {"hr10": hr10, "ndcg10": ndcg10, "hr100": hr100, "ndcg100": ndcg100, "mrr": mrr}
 
 
 def _described(split: Split) -> dict[str, Any]:

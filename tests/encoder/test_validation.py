@@ -6,7 +6,7 @@ import torch
 
 from encoder.features import item_rows, item_seeds
 from encoder.model import PinFM
-from encoder.validation import validate
+from encoder.validation import Validator
 from encoder.weights import random_weights
 from encoder.windows import histories
 from schemas.vocabulary import Vocabulary
@@ -22,7 +22,7 @@ def test_validation_ranks_as_told() -> None:
     model = PinFM(SHAPE, Vocabulary())
     model.load_weights(random_weights(SHAPE, Vocabulary(), seed=2))
     seeds, positive, first = item_seeds(0), np.arange(7) != 4, 70
-    got = validate(model.eval(), histories(log), first, seeds, positive)
+    got = Validator(histories(log), first, seeds, positive, SHAPE.context).measure(model.eval())
     ids = np.unique(log.records["item_id"])
     items = model.item_embeddings(torch.from_numpy(item_rows(ids, seeds, SHAPE.rows)))
     vectors = model.item_vectors(items)
