@@ -17,7 +17,6 @@ Letters: B users, T slots, C candidates, d width, k width of a content embedding
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -28,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from encoder.model import Block, KeyValues, PinFM
+from encoder.model import KeyValues, PinFM, attend_candidates
 from schemas.errors import ConfigError
 
 DAY_MS = 24 * 3600 * 1000
@@ -158,38 +157,15 @@ def cross_after(model: PinFM, before: Tensor, tokens: Tensor, context: KeyValues
     """
     slots = torch.arange(context.keys[0].shape[1], device=tokens.device)
     hides = (slots >= lengths[:, None])[:, None, None]  # (B, 1, 1, T)
-    first, second = (model._enter(t, lengths[:, None].expand(-1, t.shape[1])) for t in (before, tokens))
-    for layer, block in enumerate(model._blocks()):
-        past_k, past_v = (_by_head(block, t[layer]) for t in context)  # (B, H, T, D)
-        first_q, first_k, first_v = _project(block, first)
-        q, k, v = _project(block, second)  # (B, H, C, D)
-        attended = _attend(first_q, past_k, past_v, hides, [(first_k, first_v)])
-        second = block.finish(second, _attend(q, past_k, past_v, hides, [(first_k, first_v), (k, v)]))
+    first, second = (model.enter(t, lengths[:, None].expand(-1, t.shape[1])) for t in (before, tokens))
+    for layer, block in enumerate(model.decoder()):
+        past = (block.by_head(context.keys[layer]), block.by_head(context.values[layer]))
+        (first_q, *first_own), (q, *own) = (block.project(x) for x in (first, second))
+        first_kv, kv = ((block.by_head(k), block.by_head(v)) for k, v in (first_own, own))
+        attended = attend_candidates(first_q, past, hides, [first_kv])
+        second = block.finish(second, attend_candidates(q, past, hides, [first_kv, kv]))
         first = block.finish(first, attended)
-    return model._leave(second)
-
-
-def _project(block: Block, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    q, k, v = block.project(x)
-    return q, _by_head(block, k), _by_head(block, v)
-
-
-def _by_head(block: Block, x: Tensor) -> Tensor:
-    """`(B, T, G, D)` -> `(B, H, T, D)`."""
-    return x.transpose(1, 2).repeat_interleave(block.shape.heads // block.shape.kv_heads, 1)
-
-
-def _attend(q: Tensor, past_k: Tensor, past_v: Tensor, hides: Tensor, own: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """Attention of each candidate to what is left of the past and to keys and values that belong to it."""
-    root = math.sqrt(q.shape[-1])
-    scores = [(q @ past_k.transpose(2, 3) / root).masked_fill(hides, -math.inf)]
-    scores += [(q * k).sum(-1, keepdim=True) / root for k, _ in own]
-    weight = torch.cat(scores, -1).softmax(-1)
-    slots = past_k.shape[2]
-    attended = weight[..., :slots] @ past_v
-    for i, (_, v) in enumerate(own):
-        attended = attended + weight[..., slots + i, None] * v
-    return attended
+    return model.leave(second)
 
 
 def randomise(candidates: Tensor, items: int, share: float, generator: torch.Generator | None = None) -> Tensor:

@@ -18,7 +18,7 @@ Letters: B windows, T tokens, C candidates, d width, H heads, G kv heads, R = H 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -72,6 +72,10 @@ class Block(nn.Module):
         q = self.query(normed).unflatten(-1, (s.heads, s.head_dim)).transpose(1, 2)
         k, v = self.key_value(normed).unflatten(-1, (2, s.kv_heads, s.head_dim)).unbind(2)
         return q, k, v
+
+    def by_head(self, x: Tensor) -> Tensor:
+        """Keys or values of the kv heads, for each head that shares them: `(B, T, G, D)` -> `(B, H, T, D)`."""
+        return x.transpose(1, 2).repeat_interleave(self.shape.heads // self.shape.kv_heads, 1)
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """The rest of the block, from attention `(B, H, T, D)` on."""
@@ -148,9 +152,9 @@ class PinFM(nn.Module):
         Returns:
             H `(B, T, d)`, unit length, H[:, i] of tokens 0 to i; keys and values (as int8 stores them, if `quantise`).
         """
-        x = self._enter(tokens, torch.arange(tokens.shape[1], device=tokens.device))
+        x = self.enter(tokens, torch.arange(tokens.shape[1], device=tokens.device))
         kept = KeyValues([], [])
-        for block in self._blocks():
+        for block in self.decoder():
             q, k, v = block.project(x)
             if quantise:
                 k, v = as_int8(k), as_int8(v)
@@ -160,7 +164,7 @@ class PinFM(nn.Module):
                 q, k.transpose(1, 2), v.transpose(1, 2), is_causal=True, enable_gqa=True
             )
             x = block.finish(x, attended)
-        return self._leave(x), kept
+        return self.leave(x), kept
 
     def cross(self, tokens: Tensor, context: KeyValues, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """The crossing pass (DCAT): each candidate attends to the first `lengths` slots of its context and to itself.
@@ -174,32 +178,29 @@ class PinFM(nn.Module):
             H `(B, C, d)`, unit length; score `(B, C)`.
         """
         lengths = lengths.view(len(tokens), -1).expand(-1, tokens.shape[1])  # (B, C)
-        x = self._enter(tokens, lengths)
+        x = self.enter(tokens, lengths)
         slots = torch.arange(context.keys[0].shape[1], device=tokens.device)
-        mask = (slots < lengths[..., None]).unsqueeze(1)  # (B, 1, C, T)
-        for layer, block in enumerate(self._blocks()):
-            group, root = self.shape.heads // self.shape.kv_heads, math.sqrt(self.shape.head_dim)
+        hides = (slots >= lengths[..., None]).unsqueeze(1)  # (B, 1, C, T)
+        for layer, block in enumerate(self.decoder()):
+            past = (block.by_head(context.keys[layer]), block.by_head(context.values[layer]))
             q, k, v = block.project(x)
-            past_k, past_v, k, v = (
-                t.transpose(1, 2).repeat_interleave(group, 1)  # (B, H, T or C, D)
-                for t in (context.keys[layer], context.values[layer], k, v)
-            )
-            past_score = (q @ past_k.transpose(2, 3) / root).masked_fill(~mask, -math.inf)  # (B, H, C, T)
-            own_score = (q * k).sum(-1, keepdim=True) / root
-            weight = torch.cat([past_score, own_score], -1).softmax(-1)
-            x = block.finish(x, weight[..., :-1] @ past_v + weight[..., -1:] * v)
-        hidden = self._leave(x)
+            own = (block.by_head(k), block.by_head(v))
+            x = block.finish(x, attend_candidates(q, past, hides, [own]))
+        hidden = self.leave(x)
         return hidden, self.score(hidden).squeeze(-1)
 
-    def _enter(self, tokens: Tensor, positions: Tensor) -> Tensor:
+    def enter(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """phi_in and positions: what the first block gets. `(B, T, d)` -> `(B, T, d)`."""
         entered: Tensor = self.phi_in(tokens) * math.sqrt(self.shape.d_model) + self.positions[positions]
         return entered
 
-    def _leave(self, x: Tensor) -> Tensor:
+    def leave(self, x: Tensor) -> Tensor:
+        """phi_out: H of what the last block gives. `(B, T, d)` -> `(B, T, d)`, unit length."""
         hidden: Tensor = self.phi_out(self.norm(x))
         return hidden
 
-    def _blocks(self) -> list[Block]:
+    def decoder(self) -> list[Block]:
+        """The blocks, first to last."""
         return [block for block in self.blocks if isinstance(block, Block)]
 
     # ---- weights
@@ -218,6 +219,31 @@ class PinFM(nn.Module):
         """
         check_weights(weights, self.shape, self.vocabulary, where)
         self.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
+
+
+def attend_candidates(
+    q: Tensor, past: tuple[Tensor, Tensor], hides: Tensor, own: Sequence[tuple[Tensor, Tensor]]
+) -> Tensor:
+    """Attention of each candidate to its user's past, and to keys and values that are its own.
+
+    Args:
+        q: `(B, H, C, D)`.
+        past: keys and values, `(B, H, T, D)` each.
+        hides: bool, broadcast to `(B, 1, C, T)`: slots that are not there.
+        own: keys and values that belong to one candidate each, `(B, H, C or 1, D)`.
+
+    Returns:
+        `(B, H, C, D)`.
+    """
+    root, (keys, values) = math.sqrt(q.shape[-1]), past
+    scores = [(q @ keys.transpose(2, 3) / root).masked_fill(hides, -math.inf)]
+    scores += [(q * k).sum(-1, keepdim=True) / root for k, _ in own]
+    weight = torch.cat(scores, -1).softmax(-1)
+    slots = keys.shape[2]
+    attended = weight[..., :slots] @ values
+    for i, (_, v) in enumerate(own):
+        attended = attended + weight[..., slots + i, None] * v
+    return attended
 
 
 def unit(x: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ def slow_cross_after(model: PinFM, before: Tensor, candidate: Tensor, tokens: Te
     sequence = torch.cat([tokens[:length], before[None], candidate[None]])[None]
     positions = torch.tensor([*range(length), length, length])
     x = model.phi_in(sequence) * math.sqrt(SHAPE.d_model) + model.positions[positions]
-    for block in model._blocks():
+    for block in model.decoder():
         q, k, v = block.project(x)
         k, v = k.transpose(1, 2), v.transpose(1, 2)
         x = block.finish(x, functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True))
