@@ -48,7 +48,7 @@ class EndToEnd:
     partitions: int = 4
 
 
-def run(config: EndToEnd, lab: Lab, redis_url: str, say: Say) -> Result:
+def run(config: EndToEnd, lab: Lab, say: Say) -> Result:
     """States of all users are made first, so that what is measured are appends, and now and then a window anchored anew."""
     names, directory = lab.fresh("e2e")
     kafka, admin = lab.kafka, Admin(lab.kafka)
@@ -66,7 +66,7 @@ def run(config: EndToEnd, lab: Lab, redis_url: str, say: Say) -> Result:
     port, refreshes = free_port(), directory / "refreshes.jsonl"
     hot_cache_bytes = 2 * config.users * bundle.layout.value_bytes(bundle.shape.context)
     encode = {
-        "redis_url": redis_url,
+        "redis_url": lab.stack.redis_url,
         "bundle": str(bundle.directory),
         "refresh_log": str(refreshes),
         "hot_cache_bytes": hot_cache_bytes,
@@ -90,11 +90,7 @@ def run(config: EndToEnd, lab: Lab, redis_url: str, say: Say) -> Result:
             600,
         )
         say(f"{config.rate:,.0f} events/s for {config.seconds:.0f} s")
-        began_ms = time.time() * 1000
-        before = [program.cpu_s() for program in programs]
-        send_steadily(kafka, names.engagements, keys, values, config.rate)
-        sent_s = time.time() - began_ms / 1000
-        cores = {p.name: (p.cpu_s() - cpu_s) / sent_s for p, cpu_s in zip(programs, before, strict=True)}
+        sent = send_steadily(kafka, names.engagements, keys, values, config.rate, programs)
         wait_until(
             "every event is in a state",
             lambda: (
@@ -105,23 +101,23 @@ def run(config: EndToEnd, lab: Lab, redis_url: str, say: Say) -> Result:
             programs,
         )
     lines = [msgspec.json.decode(line) for line in refreshes.read_bytes().splitlines()]
-    lines = [line for line in lines if line["arrived_ms"] >= began_ms + 1000 * _WARM_UP_S]
+    lines = [line for line in lines if line["arrived_ms"] >= sent.began_ms + 1000 * _WARM_UP_S]
     took_ms = np.array([line["written_ms"] - line["arrived_ms"] for line in lines], np.float64)
     kinds = {kind: sum(line["kind"] == kind for line in lines) for kind in sorted({line["kind"] for line in lines})}
-    with connect(redis_url) as client:
+    with connect(lab.stack.redis_url) as client:
         client.flushdb()
     delete_topics(admin, [names.engagements, names.batches, names.sequences, names.dead_letters])
     p50, p90, p99 = np.percentile(took_ms, [50, 90, 99])
     figures = {
         "event_to_state_ms_p50": float(p50),
         "event_to_state_ms_p99": float(p99),
-        "events_per_s": workload.events / sent_s,
+        "events_per_s": workload.events / sent.seconds,
     }
     details = {
         "ms": {"p50": float(p50), "p90": float(p90), "p99": float(p99), "max": float(took_ms.max())},
         "refreshes": len(lines),
         "kinds": kinds,
-        "cores": cores,
+        "cores": sent.cores,
         "histogram": _histogram(took_ms),
     }
     return Result("e2e", figures, asdict(config), details)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
 
@@ -71,11 +71,7 @@ def raw_to_changelog(
         )
         reader = _Reader(kafka, names, partitions)
         stack.enter_context(reader)
-        began_ms = time.time() * 1000
-        before = [program.cpu_s() for program in programs]
-        send_steadily(kafka, names.engagements, keys, values, rate)
-        sent_s = time.time() - began_ms / 1000
-        cores = {p.name: (p.cpu_s() - cpu_s) / sent_s for p, cpu_s in zip(programs, before, strict=True)}
+        sent = send_steadily(kafka, names.engagements, keys, values, rate, programs)
         wait_until(
             "all events are in the changelog",
             lambda: (
@@ -86,10 +82,27 @@ def raw_to_changelog(
         )
     delete_topics(admin, [names.engagements, names.batches, names.sequences, names.dead_letters])
     arrived, took = np.array(reader.seen, np.float64).T
-    return Latency(took[arrived >= began_ms + _WARM_UP_MS], cores)
+    return Latency(took[arrived >= sent.began_ms + _WARM_UP_MS], sent.cores)
 
 
-def send_steadily(kafka: KafkaConfig, topic: str, keys: list[bytes], values: list[bytes], rate: float) -> None:
+class Sent(NamedTuple):
+    """
+    Attributes:
+        began_ms: Unix time of the first event.
+        cores: CPU seconds a second while they were sent, by process.
+    """
+
+    began_ms: float
+    seconds: float
+    cores: dict[str, float]
+
+
+def send_steadily(
+    kafka: KafkaConfig, topic: str, keys: list[bytes], values: list[bytes], rate: float, programs: Sequence[Program]
+) -> Sent:
+    """Send events at a steady rate, and tell what the programs took meanwhile."""
+    before = [program.cpu_s() for program in programs]
+    began_ms = time.time() * 1000
     producer = Producer({**kafka.client(), "partitioner": "murmur2_random"})  # which gathers for 5 ms, as by default
     start_s = time.monotonic()
     for number, (key, value) in enumerate(zip(keys, values, strict=True)):
@@ -99,6 +112,9 @@ def send_steadily(kafka: KafkaConfig, topic: str, keys: list[bytes], values: lis
             time.sleep(ahead_s)
         producer.produce(topic, value, key)
     producer.flush()
+    seconds = time.monotonic() - start_s
+    cores = {p.name: (p.cpu_s() - cpu_s) / seconds for p, cpu_s in zip(programs, before, strict=True)}
+    return Sent(began_ms, seconds, cores)
 
 
 class _Reader:

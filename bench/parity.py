@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from encoder.oracle import ACROSS_PROVIDERS, Tolerance
-from encoder.runtime import Runtime, Slots
+from encoder.oracle import ACROSS_PROVIDERS, Tolerance, steps_apart
+from encoder.runtime import Runtime
 
 #: Users whose states are compared; they grow by appends of these lengths.
 _COMPARED, _GROWTH = 32, (1, 1, 3, 7, 20)
@@ -52,7 +52,8 @@ def compare(runtime: Runtime, reference: Runtime) -> Parity:
         kv, scales = np.concatenate([kv, new.kv], axis=1), np.concatenate([scales, new.scales], axis=1)
         embedding, at = new.embedding, at + count
     fresh = reference.encode(tokens, np.full(n, shape.context - 1))
-    steps = slot_steps(Slots(kv, scales, embedding), fresh)
+    steps = steps_apart(kv, scales, fresh.kv, fresh.scales)  # (B, T, 2, L, G, D)
+    steps = steps.reshape(*steps.shape[:2], -1)
     worst = steps.max(axis=-1)
     mean = steps.mean(axis=-1)
     cosine = _cosine(embedding, fresh.embedding)
@@ -73,14 +74,6 @@ def compare(runtime: Runtime, reference: Runtime) -> Parity:
         float(_cosine(got.hidden, wanted.hidden).min()),
         float(np.abs(got.score - wanted.score).max()),
     )
-
-
-def slot_steps(got: Slots, wanted: Slots) -> NDArray[np.float32]:
-    """How far numbers are apart, in steps of the wanted code: `(B, T, 2 L G D)`."""
-    scale = wanted.scales.astype(np.float32)[..., None]
-    values = got.kv.astype(np.float32) * got.scales.astype(np.float32)[..., None]
-    steps = (np.abs(values - wanted.kv.astype(np.float32) * scale) / scale).astype(np.float32)
-    return steps.reshape(*steps.shape[:2], -1)
 
 
 def _cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -97,12 +97,12 @@ class Cost(NamedTuple):
         }
 
 
-def run(config: RefreshBench, lab: Lab, redis_url: str, say: Say) -> Result:
+def run(config: RefreshBench, lab: Lab, say: Say) -> Result:
     """All presets, one after the other; `details` holds every round."""
     figures: dict[str, float | None] = {}
     details: dict[str, Any] = {}
     for preset in config.presets:
-        rounds = _Preset(config, lab, redis_url, preset, say).measure()
+        rounds = _Preset(config, lab, preset, say).measure()
         details[preset] = {name: cost.as_details() for name, cost in rounds.items()}
         full, steady = rounds["full"], rounds["steady"]
         figures[f"refresh_vs_full_{preset}"] = (full.cpu_s / full.records) / (steady.cpu_s / steady.records)
@@ -118,8 +118,9 @@ def run(config: RefreshBench, lab: Lab, redis_url: str, say: Say) -> Result:
 class _Preset:
     """One model's rounds, on one changelog."""
 
-    def __init__(self, config: RefreshBench, lab: Lab, redis_url: str, preset: str, say: Say) -> None:
-        self._config, self._lab, self._redis_url, self._preset, self._say = config, lab, redis_url, preset, say
+    def __init__(self, config: RefreshBench, lab: Lab, preset: str, say: Say) -> None:
+        self._config, self._lab, self._preset, self._say = config, lab, preset, say
+        self._redis_url = lab.stack.redis_url
         self._names, self._directory = lab.fresh(f"refresh-{preset}")
         self._admin = Admin(lab.kafka)
         self._bundle = random_bundle(self._directory / "model", preset)

@@ -141,7 +141,14 @@ def _against_fresh(state: State, fresh: Refreshed, tolerance: Tolerance) -> str:
 
 def slot_steps(stored: NDArray[np.void], fresh: NDArray[np.void]) -> NDArray[np.float32]:
     """How far keys and values are apart, in steps of the fresh code. `(n,)` slots twice -> `(n, 2, L, G, D)` f32."""
-    scale = fresh["scales"].astype(np.float32)[..., None]
-    values = stored["kv"].astype(np.float32) * stored["scales"].astype(np.float32)[..., None]
-    steps = np.abs(values - fresh["kv"].astype(np.float32) * scale) / scale
+    return steps_apart(stored["kv"], stored["scales"], fresh["kv"], fresh["scales"])
+
+
+def steps_apart(
+    kv: NDArray[np.int8], scales: NDArray[np.float16], fresh_kv: NDArray[np.int8], fresh_scales: NDArray[np.float16]
+) -> NDArray[np.float32]:
+    """The same of keys and values, and their scales, by themselves: `(..., D)` and `(...)` -> `(..., D)`."""
+    scale = fresh_scales.astype(np.float32)[..., None]
+    values = kv.astype(np.float32) * scales.astype(np.float32)[..., None]
+    steps = np.abs(values - fresh_kv.astype(np.float32) * scale) / scale
     return np.nan_to_num(steps, nan=np.inf, posinf=np.inf).astype(np.float32)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -20,6 +22,7 @@ from slipstream.cli.stages import Json
 from slipstream.stack import running
 
 if TYPE_CHECKING:
+    from bench.path import Lab
     from bench.result import Result
 
 bench = typer.Typer(
@@ -31,6 +34,17 @@ bench = typer.Typer(
 
 def register(app: typer.Typer) -> None:
     app.add_typer(bench, name="bench")
+
+
+@contextmanager
+def _lab(ctx: Context) -> Iterator[Lab]:
+    """A Kafka and a Redis that nobody else uses, gone when the context is left."""
+    from bench.path import Lab
+
+    with interrupt_once(), tempfile.TemporaryDirectory(prefix="slipstream-bench-") as made:
+        directory = Path(made)
+        with running(directory / "stack", notify=ctx.say) as stack:
+            yield Lab(stack, directory / "logs")
 
 
 def report(ctx: Context, result: Result, json: bool) -> None:
@@ -152,7 +166,6 @@ def _stream(
 
       slipstream bench stream --json --plot docs/images/stream.svg
     """
-    from bench.path import Lab
     from bench.stream import StreamBench, run
 
     ctx = context(command)
@@ -171,10 +184,8 @@ def _stream(
         growth=growth,
         contenders=contenders,
     )
-    with interrupt_once(), tempfile.TemporaryDirectory(prefix="slipstream-bench-") as made:
-        directory = Path(made)
-        with running(directory / "stack", notify=ctx.say) as stack:
-            result = run(config, Lab(stack, directory / "logs"), environments, ctx.say)
+    with _lab(ctx) as lab:
+        result = run(config, lab, environments, ctx.say)
     report(ctx, result, json)
     if plot is not None:
         plot_stream(result.as_json(), plot)
@@ -199,16 +210,13 @@ def _refresh(
 
       slipstream bench refresh --preset nano --users 500 --workers 1
     """
-    from bench.path import Lab
     from bench.refresh import RefreshBench, run
 
     ctx = context(command)
     presets = _presets(preset or ["small", "medium"])
     config = RefreshBench(presets, dict.fromkeys(presets, users) if users else None, workers)
-    with interrupt_once(), tempfile.TemporaryDirectory(prefix="slipstream-bench-") as made:
-        directory = Path(made)
-        with running(directory / "stack", notify=ctx.say) as stack:
-            result = run(config, Lab(stack, directory / "logs"), stack.redis_url, ctx.say)
+    with _lab(ctx) as lab:
+        result = run(config, lab, ctx.say)
     report(ctx, result, json)
 
 
@@ -232,15 +240,12 @@ def _e2e(
       slipstream bench e2e --rate 200 --seconds 20 --preset nano
     """
     from bench.e2e import EndToEnd, run
-    from bench.path import Lab
 
     ctx = context(command)
     (checked,) = _presets([preset])
     config = EndToEnd(checked, rate, seconds, users)
-    with interrupt_once(), tempfile.TemporaryDirectory(prefix="slipstream-bench-") as made:
-        directory = Path(made)
-        with running(directory / "stack", notify=ctx.say) as stack:
-            result = run(config, Lab(stack, directory / "logs"), stack.redis_url, ctx.say)
+    with _lab(ctx) as lab:
+        result = run(config, lab, ctx.say)
     report(ctx, result, json)
 
 
