@@ -4,7 +4,7 @@
     state-<step>.safetensors   model.*, average.*, best.* weights; optimizer.*
 
 The JSON file is written last and names the other, so a crash leaves the state before. No generator's state is kept: what is
-random in a step is drawn from the seed, the process and the step's number (encoder.train_loop).
+random in a step is drawn from the seed, the process and the step's number (encoder.train_batches).
 """
 
 from __future__ import annotations

@@ -101,8 +101,8 @@ def verify(
     wrong = states.check(users)
     if repair_states and wrong:
         notify(f"  {len(wrong):,} states wrong; they are made anew")
-        wrong = states.repair([mismatch.user for mismatch in wrong], lambda: read_sequences(kafka, names))
-        report.states_repaired = states.repaired
+        users_wrong = [mismatch.user for mismatch in wrong]
+        report.states_repaired, wrong = states.repair(users_wrong, lambda: read_sequences(kafka, names))
     report.states_checked, report.states_mismatched = len(users), len(wrong)
     report.mismatches += [Wrong(mismatch.user.decode(errors="replace"), mismatch.what) for mismatch in wrong]
     notify(f"  {report.states_checked:,} states checked against fresh encodings, {report.states_mismatched} wrong")
@@ -139,7 +139,6 @@ class _States:
         self._store, self._changelog, self._topic, self._tolerance = store, changelog, topic, tolerance
         self._layout, self._features = bundle.layout, bundle.features
         self._runtime = Runtime(bundle, RuntimeConfig(graphs=("encode", "append")))
-        self.repaired = 0
 
     def check(self, users: Sequence[bytes]) -> list[Mismatch]:
         """What is wrong, at most one for each user."""
@@ -148,8 +147,8 @@ class _States:
         wrong = check_states(self._runtime, self._features, self._layout, claims, self._tolerance)
         return unreadable + wrong
 
-    def repair(self, users: Sequence[bytes], read_changelog: Callable[[], Changelog]) -> list[Mismatch]:
-        """Make states anew. Returns what is still wrong."""
+    def repair(self, users: Sequence[bytes], read_changelog: Callable[[], Changelog]) -> tuple[int, list[Mismatch]]:
+        """Make states anew. Returns how many are right now, and what is still wrong."""
         bases = dict(zip(users, self._store.load(users), strict=True))
         # Read after the states were: whatever an encoder wrote until then comes from a record that is in there.
         self._changelog = read_changelog()
@@ -158,8 +157,7 @@ class _States:
         refresher = Refresher(self._runtime, self._features, self._layout)
         done = repair(refresher, self._store, [(update, bases[update.user]) for update in updates]).done
         left = self.check(there)
-        self.repaired = len(set(done) - {mismatch.user for mismatch in left})
-        return left
+        return len(set(done) - {mismatch.user for mismatch in left}), left
 
     def _claims(self, users: Sequence[bytes], unreadable: list[Mismatch]) -> Iterator[Claim]:
         remaining = iter(users)

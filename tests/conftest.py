@@ -70,7 +70,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     size = -(-len(items) // parts)
     items.clear()
     for head in heads:
-        items += head + [others.pop(0) for _ in range(min(len(others), size - len(head)))]
+        room = max(0, size - len(head))
+        items += head + others[:room]
+        others = others[room:]
     items += others
 
 
