@@ -18,7 +18,9 @@ MAY_IMPORT = {
     "bench": {"schemas", "edge", "stream", "encoder", "ranker", "slipstream"},
 }
 #: The command line's doors to the benchmarks, which stand above it: imported when a command is run.
-UPWARDS = {ROOT / f"slipstream/cli/{name}.py": {"bench"} for name in ("bench", "evaluate")}
+UPWARDS = {
+    ROOT / f"slipstream/cli/{name}.py": {"bench"} for name in ("bench", "bench_group", "bench_states", "evaluate")
+}
 
 
 def _imported_packages(file: Path) -> set[str]:

@@ -15,7 +15,20 @@ from typing import Annotated
 import typer
 
 from schemas.errors import SlipstreamError
-from slipstream.cli import bench, data, dead_letters, demo, evaluate, forget, model, models, stack, stages, states
+from slipstream.cli import (
+    bench,
+    bench_states,
+    data,
+    dead_letters,
+    demo,
+    evaluate,
+    forget,
+    model,
+    models,
+    stack,
+    stages,
+    states,
+)
 from slipstream.cli.context import EXIT_INTERRUPTED, Context
 
 app = typer.Typer(
@@ -58,7 +71,7 @@ def root(
     )
 
 
-for module in (stack, stages, data, dead_letters, models, model, evaluate, states, demo, bench, forget):
+for module in (stack, stages, data, dead_letters, models, model, evaluate, states, demo, bench, bench_states, forget):
     module.register(app)
 
 

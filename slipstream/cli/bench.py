@@ -7,51 +7,20 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from schemas.bundle import PRESETS
-from schemas.errors import ConfigError, MismatchError
-from slipstream.cli.context import Context, context, interrupt_once, make_room_for, needs_extra
+from schemas.errors import MismatchError
+from slipstream.cli.bench_group import bench, lab, report
+from slipstream.cli.context import context, interrupt_once, make_room_for, needs_extra
 from slipstream.cli.stages import Json
-from slipstream.stack import running
-
-if TYPE_CHECKING:
-    from bench.path import Lab
-    from bench.result import Result
-
-bench = typer.Typer(
-    help="Measure it here: on a Kafka and a Redis of its own, side by side with what others offer.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
 
 
 def register(app: typer.Typer) -> None:
     app.add_typer(bench, name="bench")
-
-
-@contextmanager
-def _lab(ctx: Context) -> Iterator[Lab]:
-    """A Kafka and a Redis that nobody else uses, gone when the context is left."""
-    from bench.path import Lab
-
-    with interrupt_once(), tempfile.TemporaryDirectory(prefix="slipstream-bench-") as made:
-        directory = Path(made)
-        with running(directory / "stack", notify=ctx.say) as stack:
-            yield Lab(stack, directory / "logs")
-
-
-def report(ctx: Context, result: Result, json: bool) -> None:
-    """The table for people on stderr; with `--json` one object as the last line on stdout."""
-    ctx.console.print(result.as_table())
-    if json:
-        ctx.emit(result.as_json())
 
 
 @bench.command("accelerators")
@@ -184,76 +153,11 @@ def _stream(
         growth=growth,
         contenders=contenders,
     )
-    with _lab(ctx) as lab:
-        result = run(config, lab, environments, ctx.say)
+    with lab(ctx) as place:
+        result = run(config, place, environments, ctx.say)
     report(ctx, result, json)
     if plot is not None:
         plot_stream(result.as_json(), plot)
-
-
-@bench.command("refresh")
-def _refresh(
-    command: typer.Context,
-    preset: Annotated[list[str] | None, typer.Option(help="Model size; repeatable [default: small, medium]")] = None,
-    users: Annotated[int | None, typer.Option(min=8, help="Of each model [default: by its size]")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Encoder processes")] = 2,
-    json: Json = False,
-) -> None:
-    """Changelog records to states in Redis: users a second, and what a refresh costs beside encoding each time in full.
-
-    Real encoders on a Kafka and a Redis of its own, with hot states and with states from Redis; some states are
-    checked then. About 3 minutes on two quiet cores.
-
-    Examples:
-
-      slipstream bench refresh --json
-
-      slipstream bench refresh --preset nano --users 500 --workers 1
-    """
-    from bench.refresh import RefreshBench, run
-
-    ctx = context(command)
-    presets = _presets(preset or ["small", "medium"])
-    config = RefreshBench(presets, dict.fromkeys(presets, users) if users else None, workers)
-    with _lab(ctx) as lab:
-        result = run(config, lab, ctx.say)
-    report(ctx, result, json)
-
-
-@bench.command("e2e")
-def _e2e(
-    command: typer.Context,
-    preset: Annotated[str, typer.Option(help="Model size")] = "small",
-    rate: Annotated[float, typer.Option(min=1, help="Events per second")] = 1000.0,
-    seconds: Annotated[float, typer.Option(min=1, help="For so long, after 5 seconds that do not count")] = 60.0,
-    users: Annotated[int, typer.Option(min=1, help="Each event is of the next one")] = 4000,
-    json: Json = False,
-) -> None:
-    """From an event's arrival in the raw topic until its user's state is readable in Redis, through all three stages.
-
-    On a Kafka and a Redis of its own, everything on this machine. About 2 minutes.
-
-    Examples:
-
-      slipstream bench e2e --json
-
-      slipstream bench e2e --rate 200 --seconds 20 --preset nano
-    """
-    from bench.e2e import EndToEnd, run
-
-    ctx = context(command)
-    (checked,) = _presets([preset])
-    config = EndToEnd(checked, rate, seconds, users)
-    with _lab(ctx) as lab:
-        result = run(config, lab, ctx.say)
-    report(ctx, result, json)
-
-
-def _presets(names: list[str]) -> tuple[str, ...]:
-    for name in names:
-        if name not in PRESETS:
-            raise ConfigError(f"--preset {name!r}: choose from {', '.join(PRESETS)}")
-    return tuple(names)
 
 
 @bench.command("tables")

@@ -1,0 +1,73 @@
+"""`slipstream bench refresh`, `e2e`: what states cost, and how fresh they are."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from slipstream.cli.bench_group import bench, known_presets, lab, report
+from slipstream.cli.context import context
+from slipstream.cli.stages import Json
+
+
+def register(app: typer.Typer) -> None:
+    """Into the group `bench`, which slipstream/cli/bench.py adds to `app`."""
+    bench.command("refresh")(_refresh)
+    bench.command("e2e")(_e2e)
+
+
+def _refresh(
+    command: typer.Context,
+    preset: Annotated[list[str] | None, typer.Option(help="Model size; repeatable [default: small, medium]")] = None,
+    users: Annotated[int | None, typer.Option(min=8, help="Of each model [default: by its size]")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Encoder processes")] = 2,
+    json: Json = False,
+) -> None:
+    """Changelog records to states in Redis: users a second, and what a refresh costs beside encoding each time in full.
+
+    Real encoders on a Kafka and a Redis of its own, with hot states and with states from Redis; some states are
+    checked then. About 3 minutes on two quiet cores.
+
+    Examples:
+
+      slipstream bench refresh --json
+
+      slipstream bench refresh --preset nano --users 500 --workers 1
+    """
+    from bench.refresh import RefreshBench, run
+
+    ctx = context(command)
+    presets = known_presets(preset or ["small", "medium"])
+    config = RefreshBench(presets, dict.fromkeys(presets, users) if users else None, workers)
+    with lab(ctx) as place:
+        result = run(config, place, ctx.say)
+    report(ctx, result, json)
+
+
+def _e2e(
+    command: typer.Context,
+    preset: Annotated[str, typer.Option(help="Model size")] = "small",
+    rate: Annotated[float, typer.Option(min=1, help="Events per second")] = 1000.0,
+    seconds: Annotated[float, typer.Option(min=1, help="For so long, after 5 seconds that do not count")] = 60.0,
+    users: Annotated[int, typer.Option(min=1, help="Each event is of the next one")] = 4000,
+    json: Json = False,
+) -> None:
+    """From an event's arrival in the raw topic until its user's state is readable in Redis, through all three stages.
+
+    On a Kafka and a Redis of its own, everything on this machine. About 2 minutes.
+
+    Examples:
+
+      slipstream bench e2e --json
+
+      slipstream bench e2e --rate 200 --seconds 20 --preset nano
+    """
+    from bench.e2e import EndToEnd, run
+
+    ctx = context(command)
+    (checked,) = known_presets([preset])
+    config = EndToEnd(checked, rate, seconds, users)
+    with lab(ctx) as place:
+        result = run(config, place, ctx.say)
+    report(ctx, result, json)
