@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -22,15 +23,36 @@ from encoder.stopwatch import Stopwatch
 from schemas.sequence import NO_RECORDS, RECORD, Records
 from schemas.state import State, StateLayout
 
-#: Limits of one run. Past them a CPU gets slower per user (measured): activations and pasts leave its caches.
-MAX_RUN_USERS = 64
-MAX_RUN_TOKEN_BYTES = 1 << 20  # (B, T, d) f32
-MAX_RUN_PAST_BYTES = 64 << 20
+
+@dataclass(frozen=True)
+class RunLimits:
+    """What one run may hold, unless it is one user.
+
+    Attributes:
+        token_bytes: of (B, T, d) f32.
+        past_bytes: of (B, P) slots.
+    """
+
+    users: int
+    token_bytes: int
+    past_bytes: int
+
+
+#: Past these a CPU gets slower per user (measured): activations and pasts leave its caches.
+CPU_LIMITS = RunLimits(64, 1 << 20, 64 << 20)
+#: Of an H100 (docs/gpu.md): the last bucket of users; 64 full windows of medium, where it is at its best, or 128 of small.
+GPU_LIMITS = RunLimits(256, 16 << 20, 256 << 20)
+
 #: Lengths between two steps are looked at as one when users are grouped.
 STEPS = np.array([0, 1, 2, 4, 8, 16, 32, 64, 96, 128, 160, 192, 224, 256])
 #: What a run costs beside its users, and what a past slot costs, both in tokens (measured on a CPU: 12 to 20, .010 to .014).
 RUN_TOKENS = 14.0
 PAST_SLOT_TOKENS = 0.012
+
+
+def limits_of(provider: str) -> RunLimits:
+    """Args: provider: the rung that the graphs run on, encoder.runtime.Runtime.provider."""
+    return CPU_LIMITS if provider == "cpu" else GPU_LIMITS
 
 
 class Slots(Protocol):
@@ -102,18 +124,21 @@ class Refresher:
         layout: StateLayout,
         watch: Stopwatch | None = None,
         incremental: bool = True,
+        limits: RunLimits = CPU_LIMITS,
     ) -> None:
         """
         Args:
             incremental: build on states that are there; False encodes every sequence from nothing, to compare with.
+            limits: as the graphs' provider has them, `limits_of`.
         """
         self.layout = layout
         self._incremental = incremental
         self._graphs = graphs
         self._tokens = tokens
         self._watch = watch or Stopwatch()
-        self._max_tokens = MAX_RUN_TOKEN_BYTES // (4 * layout.shape.d_model)
-        self._max_past = MAX_RUN_PAST_BYTES // layout.slot_bytes
+        self._max_tokens = limits.token_bytes // (4 * layout.shape.d_model)
+        self._max_past = limits.past_bytes // layout.slot_bytes
+        self._max_users = limits.users
 
     def refresh(self, wants: Sequence[Want]) -> list[Refreshed]:
         """The new part of each user's state, in the order of `wants`."""
@@ -133,7 +158,7 @@ class Refresher:
         to_run = [i for i, done in enumerate(refreshed) if done is None]
         kept = np.array([plans[i].kept for i in to_run], np.int64)
         new = np.array([len(plans[i].wanted) for i in to_run], np.int64) - kept
-        for group in runs(new, kept, self._max_tokens, self._max_past):
+        for group in runs(new, kept, self._max_tokens, self._max_past, self._max_users):
             rows = [to_run[i] for i in group]
             made = self._run([wants[i] for i in rows], [plans[i] for i in rows], new[group], kept[group])
             for i, row in zip(rows, made, strict=True):
@@ -186,7 +211,7 @@ def _previous_ms(events: Records, plans: Sequence[Plan], new: NDArray[np.int64])
 
 
 def runs(
-    new: NDArray[np.int64], kept: NDArray[np.int64], max_tokens: int, max_past: int
+    new: NDArray[np.int64], kept: NDArray[np.int64], max_tokens: int, max_past: int, max_users: int = CPU_LIMITS.users
 ) -> Iterator[NDArray[np.int64]]:
     """Split users into runs of similar lengths.
 
@@ -210,9 +235,9 @@ def runs(
             if _cost(new[joined], kept[joined]) <= _cost(new[run], kept[run]) + _cost(new[group], kept[group]):
                 run = joined
             else:
-                yield from _cut(run, _fitting(new[run], max_tokens), _fitting(kept[run], max_past))
+                yield from _cut(run, max_users, _fitting(new[run], max_tokens), _fitting(kept[run], max_past))
                 run = group
-        yield from _cut(run, _fitting(new[run], max_tokens), _fitting(kept[run], max_past))
+        yield from _cut(run, max_users, _fitting(new[run], max_tokens), _fitting(kept[run], max_past))
 
 
 def _cost(new: NDArray[np.int64], kept: NDArray[np.int64]) -> float:
@@ -226,7 +251,7 @@ def _fitting(lengths: NDArray[np.int64], limit: int) -> int:
 
 
 def _cut(run: NDArray[np.int64], *limits: int) -> Iterator[NDArray[np.int64]]:
-    users = min(MAX_RUN_USERS, *limits)
+    users = min(limits)
     for start in range(0, len(run), users):
         yield run[start : start + users]
 

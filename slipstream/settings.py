@@ -113,7 +113,14 @@ class Settings(BaseSettings):
         ("cpu",), min_length=1, description="Execution providers in order of preference"
     )
     require_provider: Provider | None = Field(None, description="Refuse to start on a provider below this one")
+    precision: Literal["auto", "fp32", "fp16"] = Field(
+        "auto", description="Of the graphs' numbers: auto is fp32 on the CPU and fp16 above it"
+    )
     threads: int = Field(1, ge=1, le=256, description="Threads of each ONNX Runtime session")
+    cache_dir: Path | None = Field(
+        None,
+        description="Where TensorRT's engines are kept; unset: `slipstream/tensorrt` in the user's cache directory",
+    )
     state_ttl_s: int = Field(
         0, ge=0, description="Seconds after which a state that is not refreshed expires; 0 = never"
     )

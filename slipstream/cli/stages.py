@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from edge.kafka import KafkaConfig
 from slipstream.cli.context import Context, context, needs_extra
 from stream.registry import RegistryConfig
+
+if TYPE_CHECKING:
+    from encoder.runtime import RuntimeConfig
 
 MetricsPort = Annotated[
     int | None, typer.Option(help="Serve /metrics, /live and /ready on this port of `metrics_host`; 0 = no")
@@ -35,6 +38,16 @@ def schema_registry(ctx: Context) -> RegistryConfig | None:
     """The schema registry of the settings."""
     url = ctx.settings.schema_registry_url
     return RegistryConfig(url.get_secret_value(), ctx.settings.schema_registry_options) if url else None
+
+
+def runtime_config(ctx: Context, *graphs: str) -> RuntimeConfig:
+    """What the settings say that these graphs run on."""
+    from encoder.runtime import RuntimeConfig
+
+    of = ctx.settings
+    return RuntimeConfig(
+        of.providers, of.require_provider, of.threads, graphs=graphs, precision=of.precision, cache_dir=of.cache_dir
+    )
 
 
 @topics.command("create")
@@ -158,7 +171,8 @@ def _encode(
     """
     with needs_extra("cpu", "encode"):
         from encoder.bundle import read_manifest
-        from encoder.worker import EncodeConfig, run_encode
+        from encoder.config import EncodeConfig
+        from encoder.worker import run_encode
 
     ctx = context(command)
     settings = ctx.settings
@@ -171,9 +185,7 @@ def _encode(
             redis_url=ctx.redis_url,
             names=settings.names,
             bundle=ctx.bundle_dir,
-            providers=settings.providers,
-            require_provider=settings.require_provider,
-            threads=settings.threads,
+            runtime=runtime_config(ctx, "encode", "append"),
             state_ttl_s=settings.state_ttl_s,
             hot_cache_bytes=settings.hot_cache_bytes,
             max_batch_users=settings.max_batch_users,

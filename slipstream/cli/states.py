@@ -11,7 +11,7 @@ from rich.table import Table
 
 from schemas.errors import ConfigError, MismatchError
 from slipstream.cli.context import Context, context, needs_extra
-from slipstream.cli.stages import Json, kafka, schema_registry
+from slipstream.cli.stages import Json, kafka, runtime_config, schema_registry
 
 User = Annotated[str, typer.Argument(help="User id, as producers send it")]
 
@@ -128,7 +128,6 @@ def _rank(
         import numpy as np
 
         from encoder.bundle import load_bundle
-        from encoder.runtime import RuntimeConfig
         from ranker.dcat import Dcat
         from ranker.rank import Catalogue, rank_given, rank_row
         from ranker.reader import StateReader
@@ -137,9 +136,7 @@ def _rank(
     settings = ctx.settings
     bundle = load_bundle(ctx.bundle_dir)
     reader = StateReader(ctx.redis_url, bundle, settings.names, deadline_ms=DEADLINE_MS)
-    dcat = Dcat.of(
-        bundle, RuntimeConfig(settings.providers, settings.require_provider, settings.threads, graphs=("cross",))
-    )
+    dcat = Dcat.of(bundle, runtime_config(ctx, "cross"))
     (row,) = reader.read([user], settings.stale_after_ms or None)
     if item:
         if min(item) < 0:

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from encoder.oracle import slot_steps
 from encoder.plan import Plan, PlanKind
-from encoder.refresh import MAX_RUN_USERS, Refreshed, Refresher, Want, join_slots, runs
+from encoder.refresh import Refreshed, Refresher, Slots, Want, join_slots, limits_of, runs
 from encoder.store import fresh_revision
 from schemas.sequence import NO_RECORDS, Records
 from schemas.state import Fence, Header, Kind, State, StateLayout, decode_state, encode_state
@@ -130,15 +131,15 @@ def test_a_hit_and_a_delete_run_no_graph(model: Model) -> None:
 lengths = st.lists(st.tuples(st.integers(1, 256), st.integers(0, 255)), max_size=200)
 
 
-@given(lengths, st.integers(1, 3000), st.integers(1, 20_000))
+@given(lengths, st.integers(1, 3000), st.integers(1, 20_000), st.integers(1, 100))
 def test_runs_hold_everybody_once_and_keep_their_limits(
-    users: list[tuple[int, int]], max_tokens: int, max_past: int
+    users: list[tuple[int, int]], max_tokens: int, max_past: int, max_users: int
 ) -> None:
     new, kept = np.array(users, np.int64).reshape(-1, 2).T
-    split = list(runs(new, kept, max_tokens, max_past))
+    split = list(runs(new, kept, max_tokens, max_past, max_users))
     assert sorted(int(i) for run in split for i in run) == list(range(len(users)))
     for run in split:
-        assert 1 <= len(run) <= MAX_RUN_USERS
+        assert 1 <= len(run) <= max_users
         assert len(set((kept[run] > 0).tolist())) == 1, "encode and append are different graphs"
         assert len(run) == 1 or len(run) * new[run].max() <= max_tokens
         assert len(run) == 1 or len(run) * kept[run].max() <= max_past
@@ -156,3 +157,23 @@ def test_runs_hold_everybody_once_and_keep_their_limits(
 )
 def test_runs_pad_little_and_are_few(new: list[int], kept: list[int], expected: int) -> None:
     assert len(list(runs(np.array(new), np.array(kept), 2048, 1 << 20))) == expected
+
+
+@pytest.mark.parametrize(("provider", "expected"), [("cpu", [64, 36]), ("cuda", [100]), ("tensorrt", [100])])
+def test_runs_are_as_large_as_the_provider_likes_them(model: Model, provider: str, expected: list[int]) -> None:
+    class Counting:
+        """The model's graphs, and how many users each run had."""
+
+        def __init__(self) -> None:
+            self.users: list[int] = []
+
+        def encode(self, tokens: NDArray[np.float32], last: NDArray[np.int64]) -> Slots:
+            self.users.append(len(tokens))
+            return model.runtime.encode(tokens, last)
+
+        append = model.runtime.append
+
+    graphs = Counting()
+    refresher = Refresher(graphs, model.bundle.features, model.layout, limits=limits_of(provider))
+    refresher.refresh([Want(b"%d" % i, events(range(i, i + 1)), None) for i in range(100)])
+    assert graphs.users == expected
