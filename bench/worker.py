@@ -30,7 +30,8 @@ def main(stage: str, options: dict[str, Any]) -> int:
 
             run_ingest(IngestConfig(kafka, names, **options))
         elif stage == "encode":
-            from encoder.worker import EncodeConfig, run_encode
+            from encoder.config import EncodeConfig
+            from encoder.worker import run_encode
 
             run_encode(EncodeConfig(kafka, names=names, **options))
         else:

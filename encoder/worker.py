@@ -1,5 +1,7 @@
-"""The encoder worker: the changelog of sequences in, states in Redis out. Its parts are put together here; encoder/loop.py has the
-loop."""
+"""The encoder worker: the changelog of sequences in, states in Redis out.
+
+Its parts are put together here; encoder/loop.py has the loop.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ from encoder.loop import Worker
 from encoder.metrics import EncodeMetrics
 from encoder.models_redis import publish_active
 from encoder.redis_watch import RedisWatch
-from encoder.refresh import Refresher
+from encoder.refresh import Refresher, limits_of
 from encoder.runtime import Runtime
 from encoder.source import Source, SourceConfig
 from encoder.stopwatch import Stopwatch

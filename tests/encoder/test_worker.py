@@ -14,13 +14,14 @@ from prometheus_client import CollectorRegistry
 from edge.health import Health
 from edge.kafka import KafkaConfig
 from encoder.changelog import ChangelogRecord
+from encoder.config import EncodeConfig
 from encoder.engine import Done, Engine, Update
 from encoder.hot import HotStates
+from encoder.loop import Worker
 from encoder.metrics import EncodeMetrics
 from encoder.plan import PlanKind
 from encoder.source import Polled, Source
 from encoder.stopwatch import Stopwatch
-from encoder.worker import EncodeConfig, Worker
 from schemas.errors import ConfigError, FencedError, SlipstreamError, UnavailableError
 from schemas.sequence import Sequence as Events
 from schemas.sequence import encode_sequence

@@ -139,7 +139,8 @@ _ENTRY = """
 import logging, sys
 from pathlib import Path
 from edge.kafka import KafkaConfig
-from encoder.worker import EncodeConfig, run_encode
+from encoder.config import EncodeConfig
+from encoder.worker import run_encode
 from schemas.errors import SlipstreamError
 from schemas.names import Names
 
