@@ -39,16 +39,20 @@ def activate_model(client: RedisClient, names: Names, model_id: str) -> str | No
 
 
 def delete_states(client: RedisClient, names: Names, model_id: str, progress: Callable[[int], None]) -> int:
-    """Delete every state of a model, and the markers of its deleted users: SCAN and UNLINK, which let others be served between.
+    """Delete every state of a model, the markers of its deleted users and its progress marks.
+
+    By SCAN and UNLINK, which let others be served between.
 
     Args:
         progress: called after each batch with the number deleted so far.
 
     Returns:
-        How many were deleted. Raises as `publish_active`.
+        How many states and markers were deleted. Raises as `publish_active`.
     """
     deleted = 0
     with reaching(client):
+        for mark in client.scan_iter(match=names.progress_key_pattern(model_id), count=_SCANNED_AT_ONCE):
+            client.unlink(mark)
         keys = client.scan_iter(match=names.state_key_pattern(model_id), count=_SCANNED_AT_ONCE)
         while batch := list(islice(keys, _SCANNED_AT_ONCE)):
             pipe = client.pipeline(transaction=False)

@@ -105,6 +105,14 @@ class Names:
         """A SCAN pattern for all states of a model."""
         return f"{self.prefix}:{model_id}:*"
 
+    def progress_key(self, model_id: str, partition: int) -> str:
+        """Holds the model's progress mark of a partition of the changelog (schemas/progress.py). No model id is `progress`."""
+        return f"{self.prefix}:progress:{model_id}:{partition}"
+
+    def progress_key_pattern(self, model_id: str) -> str:
+        """A SCAN pattern for all of a model."""
+        return f"{self.prefix}:progress:{model_id}:*"
+
     @property
     def active_key(self) -> str:
         """Holds the id of the model that rankers read. No model id can be `active`: ids are hexadecimal."""
