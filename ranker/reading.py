@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from redis.exceptions import RedisError, ResponseError
@@ -19,7 +18,7 @@ from ranker.breaker import Breaker
 from ranker.cache import Decoded, StateCache
 from ranker.connection import translated
 from ranker.metrics import ReaderMetrics
-from ranker.rows import Row, Status, read_row, usable_row
+from ranker.rows import Row, Status, read_rows, usable_row
 from schemas.bundle import MODEL_ID_CHARS, Manifest
 from schemas.errors import ConfigError, SlipstreamError, StateError, UnavailableError
 from schemas.event import MAX_USER_BYTES
@@ -165,38 +164,36 @@ class Reading:
             self._breaker.answered()
         self._learn(answers)
         by_user: dict[str, Row] = {}
+        values: dict[str, tuple[bytes, bytes]] = {}
         remaining = iter(answers)
         for user, key in question.keys.items():
             if key is None:
                 why = f"a user id has 1 to {MAX_USER_BYTES} bytes of UTF-8: no state can have this one"
                 by_user[user] = Row(user, Status.INVALID, why=why)
-                continue
-            if key in question.cached:
-                where = key.decode(errors="replace")
-                by_user[user] = usable_row(user, question.cached[key], now_ms, max_age_ms, where)
-                continue
-            by_user[user] = self._row(user, key, next(remaining), now_ms, max_age_ms, question.embedding_only)
+            elif key in question.cached:
+                by_user[user] = usable_row(user, question.cached[key], now_ms, max_age_ms, key)
+            elif (answer := next(remaining)) and self.layout is not None and isinstance(answer, bytes):
+                values[user] = key, answer
+            else:
+                by_user[user] = self._row_of_no_value(user, key, answer)
+        if values and self.layout is not None:
+            keys, found = zip(*values.values(), strict=True)
+            keep = None if self._cache is None else self._cache.put
+            read = read_rows(list(values), keys, found, self.layout, now_ms, max_age_ms, question.embedding_only, keep)
+            by_user |= zip(values, read, strict=True)
         rows = [by_user[user] for user in question.users]
         self.metrics.count(rows, len(question.cached), time.monotonic() - question.started_s)
         return rows
 
-    def _row(
-        self, user: str, key: bytes, answer: Any, now_ms: int, max_age_ms: int | None, embedding_only: bool
-    ) -> Row:
-        # GETRANGE answers a missing key with an empty string.
-        if answer is None or answer == b"":
+    def _row_of_no_value(self, user: str, key: bytes, answer: Any) -> Row:
+        """Of an answer that is none, or an error, or a value before anything in a call has described the model."""
+        if answer is None or answer == b"":  # GETRANGE answers a missing key with an empty string
             return Row(user, Status.NOT_FOUND, why="no state")
         where = key.decode(errors="replace")
         if isinstance(answer, Exception):
             return Row(user, Status.INVALID, why=f"{where}: Redis answers: {answer}")
-        if self.layout is None:  # nothing in this call describes the model: only markers of deletes, or damage
-            return self._row_without_layout(user, answer, where)
-        keep = None if self._cache is None else partial(self._cache.put, key)
-        return read_row(user, answer, self.layout, where, now_ms, max_age_ms, embedding_only, keep)
-
-    def _row_without_layout(self, user: str, value: bytes, where: str) -> Row:
         try:
-            header = decode_header(value, None, where)
+            header = decode_header(answer, None, where)
         except StateError as error:
             return Row(user, Status.INVALID, why=str(error))
         if header.kind is Kind.DELETED:

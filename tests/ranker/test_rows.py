@@ -7,16 +7,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ranker.rows import Row, Status, read_row
+from ranker.rows import Row, Status, read_rows
 from schemas.bundle import PRESETS
 from schemas.state import StateLayout
 from tests.ranker.states import ARRIVED_MS, LAYOUT, made_marker, made_state
 
+OTHERS = [made_state(seed) for seed in range(20)]
 KEY = "slipstream:00112233445566ff:u-17"
 
 
 def row_of(value: bytes, age_ms: int = 250, max_age_ms: int | None = None, embedding_only: bool = False) -> Row:
-    return read_row("u-17", value, LAYOUT, KEY, ARRIVED_MS + age_ms, max_age_ms, embedding_only)
+    """Alone, and among many others, which is another way."""
+
+    def first_of(values: list[bytes]) -> Row:
+        n = len(values)
+        now_ms = ARRIVED_MS + age_ms
+        rows = read_rows(["u-17"] * n, [KEY.encode()] * n, values, LAYOUT, now_ms, max_age_ms, embedding_only)
+        assert all(row.usable for row in rows[1:]), "one value spoils no other's row"
+        return rows[0]
+
+    row = first_of([value])
+    assert repr(first_of([value, *OTHERS])) == repr(row)
+    return row
 
 
 def test_present() -> None:
