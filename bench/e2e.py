@@ -1,35 +1,35 @@
 """`slipstream bench e2e`: from an event's arrival in the raw topic until a ranker could read its user's state.
 
-Ingest, sequence and encode, one process each, beside their Kafka and Redis. The encoder itself says when a state was readable (in
-its refresh log); the arrival is the broker's time of the raw record.
+Three things, one after the other on the same path (bench/live.py): a steady rate; a ladder of rates, until freshness runs
+away; and a burst of ten times the events, until all is as before.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.events import Workload, histories, raw_events, user_key
-from bench.latency import send_steadily
-from bench.models import random_bundle
+from bench.live import LiveConfig, LivePath, Passage, Say, live_path
 from bench.path import Lab
-from bench.programs import Program, caught_up, metric, owns_partitions, wait_until
 from bench.result import Result
-from bench.topics import delete_topics, seed_changelog
-from edge.kafka import Admin
-from encoder.store_redis import connect
-from slipstream.stack.process import free_port
-from stream.topics import create_topics
-
-Say = Callable[[str], None]
+from bench.sending import steadily
+from schemas.bundle import PRESETS
 
 _WARM_UP_S = 5.0
+#: Of a step of the ladder: what the step before left in the caches and queues is nearly the same.
+_STEP_WARM_UP_S = 2.0
+#: What freshness at saturation is judged by: the target of 1,000 events/s.
+FRESH_MS = 150.0
+#: Freshness has run away: the ladder ends.
+_RUNAWAY_MS = 1500.0
+_BURST_FACTOR = 10
+_BURST_S = (20.0, 10.0, 30.0)  # before, in and after the burst
+_BIN_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -37,98 +37,117 @@ class EndToEnd:
     """
     Attributes:
         rate: events per second; each is of another user, as far as there are users.
-        length: events of each user's sequence at the start.
+        ladder: more rates, ascending, `step_s` each; none: only the steady rate is measured, and no burst.
+        burst_rate: events per second before and after the burst.
     """
 
     preset: str = "small"
     rate: float = 1000.0
     seconds: float = 60.0
     users: int = 4000
-    length: int = 200
     partitions: int = 4
+    ladder: tuple[float, ...] = (250, 500, 1000, 1500, 2000, 3000, 4000, 6000, 8000, 12000)
+    step_s: float = 10.0
+    burst_rate: float = 250.0
 
 
 def run(config: EndToEnd, lab: Lab, say: Say) -> Result:
-    """States of all users are made first, so that what is measured are appends, and now and then a window anchored anew."""
-    names, directory = lab.fresh("e2e")
-    kafka, admin = lab.kafka, Admin(lab.kafka)
-    bundle = random_bundle(directory / "model", config.preset)
-    create_topics(kafka, names, config.partitions)
-    workload = Workload(int(config.rate * (config.seconds + _WARM_UP_S)), config.users)
-    first_ms = int(time.time() * 1000) - workload.events
-    seed_changelog(kafka, names, config.partitions, histories(config.users, config.length, first_ms))
-    _, values, _, _ = raw_events(workload, first_ms)
-    # Round robin: two events of one user are as far apart as can be.
-    order = np.arange(workload.events) % config.users
-    values = [_of_user(value, user) for value, user in zip(values, order.tolist(), strict=True)]
-    keys = [user_key(user) for user in order.tolist()]
-    common = {"kafka": kafka.bootstrap_servers, "prefix": names.prefix}
-    port, refreshes = free_port(), directory / "refreshes.jsonl"
-    hot_cache_bytes = 2 * config.users * bundle.layout.value_bytes(bundle.shape.context)
-    encode = {
-        "redis_url": lab.stack.redis_url,
-        "bundle": str(bundle.directory),
-        "refresh_log": str(refreshes),
-        "hot_cache_bytes": hot_cache_bytes,
-    }
-    group = names.encoder_group(bundle.model_id)
-    with ExitStack() as stack:
-        programs = [
-            stack.enter_context(Program.worker("ingest", common, directory)),
-            stack.enter_context(Program.worker("sequence", {**common, "metrics_port": port}, directory)),
-            stack.enter_context(Program.worker("encode", {**common, **encode}, directory)),
-        ]
-        say(f"first states of {config.users:,} users")
-        wait_until(
-            "the workers are ready, and every user has a state",
-            lambda: (
-                metric(port, "slipstream_sequence_ready") == 1
-                and owns_partitions(admin, names.ingest_group, names.engagements, config.partitions)
-                and caught_up(admin, group, names.sequences)
-            ),
-            programs,
-            600,
-        )
+    """States of all users are made first, with windows of any length, so that what is measured are appends and, once in 65
+    events, a window anchored anew."""
+    shape = PRESETS[config.preset]
+    live = LiveConfig(config.preset, config.users, (shape.keep + 1, shape.context), config.partitions)
+    with live_path(live, lab, say) as path:
         say(f"{config.rate:,.0f} events/s for {config.seconds:.0f} s")
-        sent = send_steadily(kafka, names.engagements, keys, values, config.rate, programs)
-        wait_until(
-            "every event is in a state",
-            lambda: (
-                caught_up(admin, names.ingest_group, names.engagements)
-                and caught_up(admin, names.sequence_app, names.batches)
-                and caught_up(admin, group, names.sequences)
-            ),
-            programs,
-        )
-    lines = [msgspec.json.decode(line) for line in refreshes.read_bytes().splitlines()]
-    lines = [line for line in lines if line["arrived_ms"] >= sent.began_ms + 1000 * _WARM_UP_S]
-    took_ms = np.array([line["written_ms"] - line["arrived_ms"] for line in lines], np.float64)
-    kinds = {kind: sum(line["kind"] == kind for line in lines) for kind in sorted({line["kind"] for line in lines})}
-    with connect(lab.stack.redis_url) as client:
-        client.flushdb()
-    delete_topics(admin, [names.engagements, names.batches, names.sequences, names.dead_letters])
-    p50, p90, p99 = np.percentile(took_ms, [50, 90, 99])
-    figures = {
-        "event_to_state_ms_p50": float(p50),
-        "event_to_state_ms_p99": float(p99),
-        "events_per_s": workload.events / sent.seconds,
-    }
-    details = {
-        "ms": {"p50": float(p50), "p90": float(p90), "p99": float(p99), "max": float(took_ms.max())},
-        "refreshes": len(lines),
-        "kinds": kinds,
-        "cores": sent.cores,
-        "histogram": _histogram(took_ms),
-    }
+        steady = path.send(steadily(config.rate, config.seconds + _WARM_UP_S))
+        took_ms = _after(steady, _WARM_UP_S)
+        details: dict[str, Any] = {
+            "ms": _percentiles(took_ms),
+            "refreshes": len(took_ms),
+            "kinds": steady.kinds,
+            "cores": steady.cores,
+            "histogram": np.histogram(took_ms, np.arange(0, 501, 5))[0].tolist(),  # by 5 ms
+        }
+        figures: dict[str, float | None] = {
+            "event_to_state_ms_p50": details["ms"]["p50"],
+            "event_to_state_ms_p99": details["ms"]["p99"],
+            "events_per_s": steady.events / steady.seconds,
+        }
+        if config.ladder:
+            details["load"] = list(_climb(config, path, say))
+            details["burst"] = _burst(config, path, say)
+            figures |= _load_figures(details["load"]) | _burst_figures(details["burst"])
     return Result("e2e", figures, asdict(config), details)
 
 
-def _of_user(value: bytes, user: int) -> bytes:
-    """A raw event, given to another user."""
-    return b'{"user_id":"%s",%s' % (user_key(user), value.split(b",", 1)[1])
+def _after(passage: Passage, warm_up_s: float) -> NDArray[np.float64]:
+    """`(n,)`: milliseconds of what arrived after the warm-up."""
+    return passage.took_ms[passage.arrived_ms >= passage.began_ms + 1000 * warm_up_s]
 
 
-def _histogram(ms: NDArray[np.float64]) -> list[int]:
-    """By 5 ms, to 500."""
-    counts: list[int] = np.histogram(ms, np.arange(0, 501, 5))[0].tolist()
-    return counts
+def _percentiles(ms: NDArray[np.float64]) -> dict[str, float]:
+    p50, p90, p99 = np.percentile(ms, [50, 90, 99]).tolist()
+    return {"p50": p50, "p90": p90, "p99": p99, "max": float(ms.max())}
+
+
+def _climb(config: EndToEnd, path: LivePath, say: Say) -> Iterator[dict[str, Any]]:
+    """A step for each rate. It ends with the first at which freshness has run away."""
+    for rate in config.ladder:
+        say(f"{rate:,.0f} events/s for {config.step_s:.0f} s")
+        passage = path.send(steadily(rate, config.step_s + _STEP_WARM_UP_S))
+        ms = _percentiles(_after(passage, _STEP_WARM_UP_S))
+        yield {
+            "rate": rate,
+            "events_per_s": passage.events_per_s,
+            "ms": ms,
+            "refreshes_per_event": len(passage.took_ms) / passage.events,
+            "cores": passage.cores,
+        }
+        if ms["p99"] > _RUNAWAY_MS:
+            return
+
+
+def _load_figures(steps: list[dict[str, Any]]) -> dict[str, float | None]:
+    """The most that went through, and the highest rate up to which each step was fresh."""
+    fresh = None
+    for step in steps:
+        if step["ms"]["p99"] > FRESH_MS:
+            break
+        fresh = step["rate"]
+    return {
+        "saturation_events_per_s": max(step["events_per_s"] for step in steps),
+        f"events_per_s_within_{FRESH_MS:.0f}_ms": fresh,
+    }
+
+
+def _burst(config: EndToEnd, path: LivePath, say: Say) -> dict[str, Any]:
+    """Freshness by the second of arrival: before, in and after ten times the events."""
+    rates = (config.burst_rate, _BURST_FACTOR * config.burst_rate, config.burst_rate)
+    say(f"{rates[0]:,.0f} events/s, {rates[1]:,.0f} for {_BURST_S[1]:.0f} s, {rates[2]:,.0f} again")
+    starts_s = np.cumsum((0.0, *_BURST_S)).tolist()
+    due_s = np.concatenate([at + steadily(rate, s) for at, rate, s in zip(starts_s, rates, _BURST_S, strict=False)])
+    passage = path.send(due_s)
+    arrived_s = (passage.arrived_ms - passage.began_ms) / 1000
+    bins = np.arange(0, starts_s[-1] + _BIN_S / 2, _BIN_S)
+    rows = []
+    for start_s, end_s in pairwise(bins.tolist()):
+        ms = passage.took_ms[(arrived_s >= start_s) & (arrived_s < end_s)]
+        if len(ms):
+            rows.append({"s": start_s, **_percentiles(ms)})
+    return {"rates": rates, "burst_s": starts_s[1:3], "seconds": rows, "events_per_s": passage.events_per_s}
+
+
+def _burst_figures(burst: dict[str, Any]) -> dict[str, float | None]:
+    """Freshness of the worst second, and how long after the burst's end events were as fresh as before it again.
+
+    As fresh: half of a second's events within twice the median before.
+    """
+    began_s, ended_s = burst["burst_s"]
+    before = [row["p50"] for row in burst["seconds"] if _WARM_UP_S <= row["s"] < began_s]
+    normal_ms = 2 * float(np.median(before))
+    after = [row for row in burst["seconds"] if row["s"] >= ended_s]
+    late = [row["s"] + _BIN_S for row in after if row["p50"] > normal_ms]
+    never = not after or after[-1]["p50"] > normal_ms
+    return {
+        "burst_ms_p99": max(row["p99"] for row in burst["seconds"] if began_s <= row["s"] < ended_s),
+        "burst_back_to_normal_s": None if never else max(late, default=ended_s) - ended_s,
+    }

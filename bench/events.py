@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from schemas.sequence import RECORD, Records
 from schemas.vocabulary import DEFAULT_ACTIONS, DEFAULT_SURFACES
 
-Spread = Literal["uniform", "zipf"]
+Spread = Literal["uniform", "zipf", "in turn"]
 
 #: Items are drawn by popularity, as people do: it decides how well sequences compress.
 ITEMS = 1_000_000
@@ -27,7 +27,7 @@ class Workload:
     """
     Attributes:
         users: drawn from so many.
-        spread: of events over users: uniform, or by Zipf's law.
+        spread: of events over users: uniform, by Zipf's law, or each is of the next user, beginning with number `seed`.
         seed: the same seed gives the same events.
     """
 
@@ -38,6 +38,8 @@ class Workload:
 
     def drawn_users(self) -> NDArray[np.int64]:
         """`(events,)`: the user of each event, `0 <= user < users`."""
+        if self.spread == "in turn":
+            return (self.seed + np.arange(self.events)) % self.users
         rng = np.random.default_rng(self.seed)
         if self.spread == "uniform":
             return rng.integers(0, self.users, self.events)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import NamedTuple
 
 import numpy as np
-from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 from numpy.typing import NDArray
 
 from bench.events import Workload, histories, raw_events
 from bench.path import Lab
 from bench.programs import Program, caught_up, metric, owns_partitions, wait_until
+from bench.sending import send, steadily
 from bench.topics import delete_topics, seed_changelog
 from edge.kafka import Admin, KafkaConfig
 from schemas.names import Names
@@ -51,7 +52,8 @@ def raw_to_changelog(
     names, directory = lab.fresh("latency")
     kafka, admin, port = lab.kafka, Admin(lab.kafka), free_port()
     create_topics(kafka, names, partitions)
-    workload = Workload(int(rate * (seconds + _WARM_UP_S)), users)
+    due_s = steadily(rate, seconds + _WARM_UP_S)
+    workload = Workload(len(due_s), users)
     first_ms = int(time.time() * 1000) - workload.events
     seed_changelog(kafka, names, partitions, histories(users, DEFAULT_CAPACITY, first_ms))
     keys, values, _, _ = raw_events(workload, first_ms)
@@ -71,7 +73,7 @@ def raw_to_changelog(
         )
         reader = _Reader(kafka, names, partitions)
         stack.enter_context(reader)
-        sent = send_steadily(kafka, names.engagements, keys, values, rate, programs)
+        sent = send(kafka, names.engagements, keys, values, due_s, programs)
         wait_until(
             "all events are in the changelog",
             lambda: (
@@ -83,38 +85,6 @@ def raw_to_changelog(
     delete_topics(admin, [names.engagements, names.batches, names.sequences, names.dead_letters])
     arrived, took = np.array(reader.seen, np.float64).T
     return Latency(took[arrived >= sent.began_ms + _WARM_UP_MS], sent.cores)
-
-
-class Sent(NamedTuple):
-    """
-    Attributes:
-        began_ms: Unix time of the first event.
-        cores: CPU seconds a second while they were sent, by process.
-    """
-
-    began_ms: float
-    seconds: float
-    cores: dict[str, float]
-
-
-def send_steadily(
-    kafka: KafkaConfig, topic: str, keys: list[bytes], values: list[bytes], rate: float, programs: Sequence[Program]
-) -> Sent:
-    """Send events at a steady rate, and tell what the programs took meanwhile."""
-    before = [program.cpu_s() for program in programs]
-    began_ms = time.time() * 1000
-    producer = Producer({**kafka.client(), "partitioner": "murmur2_random"})  # which gathers for 5 ms, as by default
-    start_s = time.monotonic()
-    for number, (key, value) in enumerate(zip(keys, values, strict=True)):
-        ahead_s = number / rate - (time.monotonic() - start_s)
-        if ahead_s > 0:
-            producer.poll(0)
-            time.sleep(ahead_s)
-        producer.produce(topic, value, key)
-    producer.flush()
-    seconds = time.monotonic() - start_s
-    cores = {p.name: (p.cpu_s() - cpu_s) / seconds for p, cpu_s in zip(programs, before, strict=True)}
-    return Sent(began_ms, seconds, cores)
 
 
 class _Reader:

@@ -11,6 +11,7 @@ mpl.use("svg")
 
 import matplotlib.pyplot as plt
 
+from bench.e2e import FRESH_MS
 from encoder.plot_style import STYLE
 
 
@@ -44,6 +45,34 @@ def plot_stream(result: dict[str, Any], file: Path) -> None:
             axis.set_ylim(bottom=0)
             axis.set_xlabel({"length": "events of a sequence"}.get(what, what))
             axis.set_ylabel("CPU µs per event")
+            axis.legend(frameon=False)
+        figure.savefig(file, metadata={"Date": None})
+        plt.close(figure)
+
+
+def plot_e2e(result: dict[str, Any], file: Path) -> None:
+    """Freshness by load, up to saturation; beside it freshness by the second through a burst."""
+    steps, burst = result["details"]["load"], result["details"]["burst"]
+    with plt.rc_context(STYLE):
+        figure, (load, time) = plt.subplots(1, 2, figsize=(10, 3.6))
+        rates = [step["rate"] for step in steps]
+        for name in ("p50", "p99"):
+            load.plot(rates, [step["ms"][name] for step in steps], marker="o", label=name)
+            time.plot([row["s"] for row in burst["seconds"]], [row[name] for row in burst["seconds"]], label=name)
+        load.axhline(FRESH_MS, color="grey", linewidth=1, linestyle="--", label=f"{FRESH_MS:.0f} ms")
+        load.set_xscale("log")
+        load.set_xticks(rates, [f"{rate:,.0f}" for rate in rates], rotation=30)
+        load.minorticks_off()
+        load.set_xlabel("events per second, each of another user")
+        load.set_title("by load")
+        slow, fast, _ = burst["rates"]
+        time.axvspan(*burst["burst_s"], color="grey", alpha=0.2, label=f"{fast:,.0f} events/s")
+        time.set_xlabel("seconds")
+        time.set_title(f"through a burst, {slow:,.0f} events/s around it")
+        for axis in (load, time):
+            axis.set_yscale("log")
+            axis.yaxis.set_major_formatter("{x:,.0f}")
+            axis.set_ylabel("event to readable state, ms")
             axis.legend(frameon=False)
         figure.savefig(file, metadata={"Date": None})
         plt.close(figure)

@@ -77,6 +77,14 @@ class Program:
             )
 
 
+def cpu_s_by_name(programs: Sequence[Program]) -> dict[str, float]:
+    """CPU seconds so far; programs of one name are summed."""
+    sums: dict[str, float] = {}
+    for program in programs:
+        sums[program.name] = sums.get(program.name, 0.0) + program.cpu_s()
+    return sums
+
+
 def wait_until(what: str, done: Callable[[], bool], programs: Sequence[Program], timeout_s: float = 180) -> None:
     """Raises SlipstreamError if a program ends, UnavailableError when the time is over."""
     deadline = time.monotonic() + timeout_s

@@ -14,8 +14,8 @@ from typing import Annotated, Literal
 import typer
 
 from schemas.errors import MismatchError
-from slipstream.cli.bench_group import bench, lab, report
-from slipstream.cli.context import context, interrupt_once, make_room_for, needs_extra
+from slipstream.cli.bench_group import Plot, bench, check_plot, lab, report
+from slipstream.cli.context import context, interrupt_once, needs_extra
 from slipstream.cli.stages import Json
 
 
@@ -119,7 +119,7 @@ def _stream(
         bool, typer.Option(help="Also how cost grows with length, users and partitions, and by compression")
     ] = True,
     contenders: Annotated[bool, typer.Option(help="Beside stock Faust and Quix Streams")] = True,
-    plot: Annotated[Path | None, typer.Option(help="Write a picture, as SVG")] = None,
+    plot: Plot = None,
     json: Json = False,
 ) -> None:
     """Raw JSON events to the compacted changelog: cost, latency, recovery, beside stock Faust and Quix Streams.
@@ -138,10 +138,7 @@ def _stream(
     from bench.stream import StreamBench, run
 
     ctx = context(command)
-    if plot is not None:  # before minutes are spent
-        with needs_extra("demo", "bench stream --plot"):
-            from bench.plot import plot_stream
-        make_room_for(plot)
+    check_plot(plot, "bench stream")
     environments = ctx.settings.data_dir.absolute() / "bench"
     config = StreamBench(
         events=events,
@@ -157,6 +154,8 @@ def _stream(
         result = run(config, place, environments, ctx.say)
     report(ctx, result, json)
     if plot is not None:
+        from bench.plot import plot_stream
+
         plot_stream(result.as_json(), plot)
 
 

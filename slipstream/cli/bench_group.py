@@ -6,13 +6,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from schemas.bundle import PRESETS
 from schemas.errors import ConfigError
-from slipstream.cli.context import Context, interrupt_once
+from slipstream.cli.context import Context, interrupt_once, make_room_for, needs_extra
 from slipstream.stack import running
 
 if TYPE_CHECKING:
@@ -24,6 +24,21 @@ bench = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+
+Plot = Annotated[Path | None, typer.Option(help="Write a picture, as SVG")]
+
+
+def check_plot(plot: Path | None, command: str) -> None:
+    """Whether a picture can be drawn and written: asked before the minutes that its figures take.
+
+    Raises:
+        PrerequisiteError: matplotlib is not installed.
+        ConfigError: the file cannot be written.
+    """
+    if plot is not None:
+        with needs_extra("demo", f"{command} --plot"):
+            import bench.plot  # noqa: F401
+        make_room_for(plot)
 
 
 @contextmanager

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
 
-from slipstream.cli.bench_group import bench, known_presets, lab, report
+from schemas.errors import ConfigError
+from slipstream.cli.bench_group import Plot, bench, check_plot, known_presets, lab, report
 from slipstream.cli.context import context
 from slipstream.cli.stages import Json
 
@@ -51,23 +53,36 @@ def _e2e(
     rate: Annotated[float, typer.Option(min=1, help="Events per second")] = 1000.0,
     seconds: Annotated[float, typer.Option(min=1, help="For so long, after 5 seconds that do not count")] = 60.0,
     users: Annotated[int, typer.Option(min=1, help="Each event is of the next one")] = 4000,
+    load: Annotated[
+        bool, typer.Option(help="Also a ladder of rates up to saturation, and a burst of ten times the events")
+    ] = True,
+    burst_rate: Annotated[float, typer.Option(min=10, help="Events per second around the burst")] = 250.0,
+    plot: Plot = None,
     json: Json = False,
 ) -> None:
     """From an event's arrival in the raw topic until its user's state is readable in Redis, through all three stages.
 
-    On a Kafka and a Redis of its own, everything on this machine. About 2 minutes.
+    On a Kafka and a Redis of its own, everything on this machine: at a steady rate, at rising ones until freshness runs
+    away, and through a burst. About 5 minutes, 2 with --no-load.
 
     Examples:
 
-      slipstream bench e2e --json
+      slipstream bench e2e --json --plot docs/images/e2e.svg
 
-      slipstream bench e2e --rate 200 --seconds 20 --preset nano
+      slipstream bench e2e --rate 200 --seconds 20 --preset nano --no-load
     """
     from bench.e2e import EndToEnd, run
 
     ctx = context(command)
+    if plot is not None and not load:
+        raise ConfigError("--plot draws the ladder and the burst: leave --no-load away")
     (checked,) = known_presets([preset])
-    config = EndToEnd(checked, rate, seconds, users)
+    config = EndToEnd(checked, rate, seconds, users, burst_rate=burst_rate)
+    check_plot(plot, "bench e2e")
     with lab(ctx) as place:
-        result = run(config, place, ctx.say)
+        result = run(config if load else replace(config, ladder=()), place, ctx.say)
     report(ctx, result, json)
+    if plot is not None:
+        from bench.plot import plot_e2e
+
+        plot_e2e(result.as_json(), plot)
