@@ -97,7 +97,7 @@ def verify(
     users = sorted(changelog.sequences)
     if sample is not None and sample < len(users):
         users = sorted(random.Random(seed).sample(users, sample))
-    states = _States(bundle, store, changelog, topic_id(kafka, names.sequences), tolerance)
+    states = States(bundle, store, changelog, topic_id(kafka, names.sequences), tolerance)
     wrong = states.check(users)
     if repair_states and wrong:
         notify(f"  {len(wrong):,} states wrong; they are made anew")
@@ -130,7 +130,7 @@ def _check_sequences(
     report.mismatches += [Wrong(mismatch.user.decode(errors="replace"), mismatch.what) for mismatch in wrong]
 
 
-class _States:
+class States:
     """The states of one model, against a changelog that was read."""
 
     def __init__(

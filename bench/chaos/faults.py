@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from bench.chaos.broker import Broker
-from bench.chaos.schedule import ALONE, Fault, Kind
+from bench.chaos.redis_faults import RedisFaults
+from bench.chaos.schedule import ALONE, REDIS, Fault, Kind
 from bench.chaos.workers import Fleet, Slot, has_partitions
 from edge.kafka import Admin, KafkaConfig
 from schemas.errors import FencedError, UnavailableError
@@ -57,9 +58,10 @@ class Faults:
         kafka: KafkaConfig,
         names: Names,
         partitions: int,
+        redis: RedisFaults | None,
         notify: Callable[[str], None],
     ) -> None:
-        self._fleet, self._broker = fleet, broker
+        self._fleet, self._broker, self._redis = fleet, broker, redis
         self._names, self._partitions = names, partitions
         self._admin = Admin(kafka)
         self._notify = notify
@@ -77,7 +79,10 @@ class Faults:
         if fault.kind in (Kind.BROKER_FREEZE, Kind.FULL_DISK) and not self._broker.can_be_signalled:
             self.done.left_out.append(f"{fault.kind}: it runs in a container")
             return
-        if fault.kind in ALONE:
+        if fault.kind in REDIS:
+            assert self._redis is not None, "the schedule is that of a run with states"
+            await self._redis.run(fault)
+        elif fault.kind in ALONE:
             async with self._alone:
                 await self._alone_fault(fault)
         else:

@@ -109,13 +109,17 @@ def wrong_letters(topic: str, rebuilt: Rebuilt, letters: Iterable[Record], check
 
 
 def unexplained(
-    exits: Sequence[Exit], absences: Sequence[tuple[float, float]], refusals: Sequence[tuple[str, float, float]]
+    exits: Sequence[Exit],
+    absences: Sequence[tuple[float, float]],
+    refusals: Sequence[tuple[str, float, float]],
+    redis_absences: Sequence[tuple[float, float]] = (),
 ) -> list[str]:
     """Workers that ended for no reason that a fault explains, or without saying why.
 
     Args:
         absences: of the broker, (from, to).
         refusals: (stage whose topic took nothing, from, to).
+        redis_absences: (from, to).
     """
 
     def is_explained(end: Exit) -> bool:
@@ -129,7 +133,8 @@ def unexplained(
             case FencedError.exit_code:
                 return "another worker owns it now" in end.said
             case UnavailableError.exit_code:
-                return any(began <= end.at_s <= over + _BROKER_EXCUSES_FOR_S for began, over in absences)
+                excuses = [*absences, *(redis_absences if end.stage == "encode" else ())]
+                return any(began <= end.at_s <= over + _BROKER_EXCUSES_FOR_S for began, over in excuses)
             case TopicError.exit_code:
                 return any(
                     stage == end.stage and began <= end.at_s <= over + _REFUSAL_EXCUSES_FOR_S

@@ -29,7 +29,7 @@ STOP_TIMEOUT_S = 60.0
 #: A worker that has just started grows for other reasons than a broker that is away.
 _GROWN_UP_S = 8.0
 _MIB = 1 << 20
-_GOT_PARTITIONS = re.compile(r"partitions \[.*\]: g(?:ot|ave up) ")
+_GOT_PARTITIONS = re.compile(r"partitions \[.*\]: g(?:ot|ave up) |reading partitions \[")
 
 
 class Exit(NamedTuple):
@@ -227,6 +227,10 @@ class Fleet:
     def rebalances(self) -> int:
         """How often a worker got or gave up partitions, from their logs."""
         return sum(len(_GOT_PARTITIONS.findall(log.read_text(errors="replace"))) for log in self.logs())
+
+    def said(self, text: str) -> int:
+        """How often the workers logged it."""
+        return sum(log.read_text(errors="replace").count(text) for log in self.logs())
 
     def exit_codes(self) -> dict[str, int]:
         return dict(sorted(Counter(f"{end.stage} {end.code}" for end in self.exits).items()))

@@ -67,7 +67,13 @@ def _accelerators(
 @bench.command("chaos")
 def _chaos(
     command: typer.Context,
-    events: Annotated[int, typer.Option(min=10_000, help="At least so many flow")] = 1_000_000,
+    events: Annotated[
+        int | None,
+        typer.Option(min=10_000, help="At least so many flow [default: 100,000; a million with --no-states]"),
+    ] = None,
+    states: Annotated[
+        bool, typer.Option(help="With encoders and Redis, to which everything happens too; without, the stream alone")
+    ] = True,
     seed: Annotated[int, typer.Option(min=0, help="Of the events and of the schedule")] = 1,
     kills: Annotated[int, typer.Option(min=0, help="kill -9 of workers; other faults come on top")] = 20,
     minutes: Annotated[float, typer.Option(min=0.2, help="For the events to flow")] = 2.5,
@@ -80,22 +86,34 @@ def _chaos(
     ] = None,
     json: Json = False,
 ) -> None:
-    """While events flow: kill -9, zombies, rebalances, a broker that dies, stands still, is full or refuses; nothing may be lost.
+    """While events flow: kill -9, zombies, rebalances, a broker and a Redis that die, stand still or are full; nothing is lost.
 
-    Two workers of each stage on a Kafka of its own. At the end an oracle rebuilds every sequence from the raw topic and compares
-    byte by byte. Exit code 9 if an event is lost, a sequence differs, or a worker ended for no reason that a fault explains.
+    Two workers of each stage on a Kafka and a Redis of its own. Redis is also flushed, fails over, loses its last second, drops
+    states and is slow, and states are damaged. At the end an oracle rebuilds every sequence from the raw topic, and every state
+    from its sequence. Exit code 9 if one differs, an event is lost, or a worker ended for no reason that a fault explains.
 
     Examples:
 
       slipstream bench chaos --json
 
-      slipstream bench chaos --events 100000 --minutes 0.7 --kills 6 --seed 3 --keep chaos-logs
+      slipstream bench chaos --no-states --json
+
+      slipstream bench chaos --events 30000 --minutes 0.7 --kills 6 --seed 3 --keep chaos-logs
     """
-    from bench.chaos.run import ChaosConfig, run_chaos
+    from bench.chaos.played import ChaosConfig
+    from bench.chaos.run import run_chaos
     from bench.chaos.schedule import Faults
 
     ctx = context(command)
-    config = ChaosConfig(events, 60 * minutes, seed, partitions, faults=replace(Faults(), kills=kills), store=store)
+    config = ChaosConfig(
+        events or (100_000 if states else 1_000_000),
+        60 * minutes,
+        seed,
+        partitions,
+        faults=replace(Faults(), kills=kills, redis=1 if states else 0),
+        store=store,
+        states=states,
+    )
     work_dir = keep or Path(tempfile.mkdtemp(prefix="slipstream-chaos-"))
     with interrupt_once():
         outcome = run_chaos(config, work_dir, ctx.console)

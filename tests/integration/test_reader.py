@@ -17,7 +17,7 @@ from ranker.reader import StateReader
 from ranker.rows import Row, Status
 from schemas.errors import ConfigError, UnavailableError
 from schemas.names import Names
-from tests.ranker.proxy import Proxy, proxied
+from bench.proxy import Proxy, proxied
 from tests.ranker.states import ARRIVED_MS, LAYOUT, MODEL_ID, made_marker, made_state
 
 pytestmark = pytest.mark.integration

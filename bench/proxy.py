@@ -1,9 +1,10 @@
-"""A TCP proxy before a real server, which a test can make stall or cut off: how Redis looks from afar when it is in trouble."""
+"""A TCP proxy before a real server, which can be slow, stall, cut off, or lead to another server: Redis in trouble, from afar."""
 
 from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -13,27 +14,27 @@ class Proxy:
 
     Attributes:
         port: where it listens on 127.0.0.1.
+        server: (host, port) that new connections lead to; set it to another one, and `cut`.
         accepted: connections so far.
         answering: clear it, and what the server answers waits.
+        delay_s: that each piece of an answer waits.
     """
 
     def __init__(self, host: str, port: int) -> None:
-        self._server = (host, port)
+        self.server = (host, port)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.accepted = 0
         self.answering = threading.Event()
         self.answering.set()
+        self.delay_s = 0.0
         self._open: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:
         """Close every connection, as a server that restarts does."""
         while self._open:
-            connection = self._open.pop()
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-            connection.close()
+            _close(self._open.pop())
 
     def close(self) -> None:
         self.answering.set()
@@ -48,7 +49,11 @@ class Proxy:
             while True:
                 client, _ = self._listener.accept()
                 self.accepted += 1
-                server = socket.create_connection(self._server)
+                try:
+                    server = socket.create_connection(self.server)
+                except OSError:  # nobody is there: the client sees its connection closed
+                    client.close()
+                    continue
                 self._open += [client, server]
                 threading.Thread(target=self._forward, args=(client, server, False), daemon=True).start()
                 threading.Thread(target=self._forward, args=(server, client, True), daemon=True).start()
@@ -58,7 +63,15 @@ class Proxy:
             while received := source.recv(1 << 16):
                 if is_answer:
                     self.answering.wait()
+                    time.sleep(self.delay_s)
                 target.sendall(received)
+        _close(target)  # the other side hears that there will be no more
+
+
+def _close(connection: socket.socket) -> None:
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+    connection.close()
 
 
 @contextmanager
