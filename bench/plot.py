@@ -12,6 +12,7 @@ mpl.use("svg")
 import matplotlib.pyplot as plt
 
 from bench.e2e import FRESH_MS
+from bench.scale import STAGES, ScaleBench, series
 from encoder.plot_style import STYLE
 
 
@@ -74,5 +75,34 @@ def plot_e2e(result: dict[str, Any], file: Path) -> None:
             axis.yaxis.set_major_formatter("{x:,.0f}")
             axis.set_ylabel("event to readable state, ms")
             axis.legend(frameon=False)
+        figure.savefig(file, metadata={"Date": None})
+        plt.close(figure)
+
+
+def plot_scale(result: dict[str, Any], file: Path) -> None:
+    """What an event costs, by stage: with more users, partitions and workers. Beside it what workers get through."""
+    config, points = ScaleBench(**result["config"]), result["details"]["points"]
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, 4, figsize=(14, 3.4))
+        for axis, what in zip(axes, ("users", "partitions", "workers"), strict=False):
+            found = list(series(points, what, config))
+            at = [point[what] for point in found]
+            for stage in STAGES:
+                axis.plot(at, [point["cpu_us_per_event"][stage] for point in found], marker="o", label=stage)
+            gone = [point for point in found if point["backlog"]]
+            cost = [sum(point["backlog"]["cpu_us_per_event"].values()) for point in gone]
+            axis.plot([point[what] for point in gone], cost, "k--", marker=".", label="all, of a backlog")
+            axis.set_xscale("log")
+            axis.set_xticks(at, [f"{number:,}" for number in at])
+            axis.minorticks_off()
+            axis.set_ylim(bottom=0)
+            axis.set_xlabel({"workers": "workers of each stage"}.get(what, what))
+            axis.set_ylabel(f"CPU µs per event, {config.rate:,.0f} events/s")
+            axis.legend(frameon=False)
+        rates = [point["backlog"]["events_per_s"] for point in gone]  # of the last series, by workers
+        drawn = axes[3].bar([str(point["workers"]) for point in gone], rates)
+        axes[3].bar_label(drawn, fmt="{:,.0f}", fontsize=8)
+        axes[3].set_xlabel("workers of each stage")
+        axes[3].set_ylabel("events per second, of a backlog")
         figure.savefig(file, metadata={"Date": None})
         plt.close(figure)

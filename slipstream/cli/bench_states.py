@@ -1,4 +1,4 @@
-"""`slipstream bench refresh`, `e2e`: what states cost, and how fresh they are."""
+"""`slipstream bench refresh`, `e2e`, `scale`: what states cost, how fresh they are, and what more users do to both."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ def register(app: typer.Typer) -> None:
     """Into the group `bench`, which slipstream/cli/bench.py adds to `app`."""
     bench.command("refresh")(_refresh)
     bench.command("e2e")(_e2e)
+    bench.command("scale")(_scale)
 
 
 def _refresh(
@@ -86,3 +87,43 @@ def _e2e(
         from bench.plot import plot_e2e
 
         plot_e2e(result.as_json(), plot)
+
+
+def _scale(
+    command: typer.Context,
+    max_users: Annotated[int, typer.Option(min=100, help="Of the largest point; fewer are quicker")] = 1_000_000,
+    preset: Annotated[str, typer.Option(help="Model size")] = "nano",
+    rate: Annotated[float, typer.Option(min=1, help="Events per second")] = 1000.0,
+    seconds: Annotated[float, typer.Option(min=1, help="For so long at each point")] = 12.0,
+    plot: Plot = None,
+    json: Json = False,
+) -> None:
+    """What an event costs through all three stages: a thousand to a million users, 1 to 16 partitions, 1 and 2 workers.
+
+    On a Kafka and a Redis of its own, everything on this machine. Users have 4 to 12 events, so that a million nano states fit
+    into about 8 GB. About 10 minutes, 4 with --max-users 100000.
+
+    Examples:
+
+      slipstream bench scale --json --plot docs/images/scale.svg
+
+      slipstream bench scale --max-users 10000 --seconds 5
+    """
+    from bench.scale import ScaleBench, as_table, run
+
+    ctx = context(command)
+    check_plot(plot, "bench scale")
+    (checked,) = known_presets([preset])
+    users = (*(n for n in ScaleBench.users if n < max_users), max_users)
+    base_users = min(ScaleBench.base_users, max_users)
+    config = ScaleBench(
+        checked, users, base_users, rate=rate, seconds=seconds, backlog=min(ScaleBench.backlog, base_users)
+    )
+    with lab(ctx) as place:
+        result = run(config, place, ctx.say)
+    ctx.console.print(as_table(result.details["points"]))
+    report(ctx, result, json)
+    if plot is not None:
+        from bench.plot import plot_scale
+
+        plot_scale(result.as_json(), plot)
