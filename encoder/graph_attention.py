@@ -23,9 +23,12 @@ import numpy as np
 from encoder.graph_heads import Heads
 from encoder.graph_parts import linear
 from encoder.weights import Weights
+from schemas.scales import MAX_SCALE, MIN_SCALE, SIGNIFICANT_BITS
 
-#: Scales are kept to normal fp16 numbers.
-MIN_SCALE, MAX_SCALE = 2.0**-14, 65504.0
+#: A scale is this much of the largest |x|: 1/127, and what rounding to the nearest of the grid may take away.
+SCALE_SHARE = (1 + 2.0**-SIGNIFICANT_BITS) / 127
+#: `(s + s * GRID) - s * GRID` is s rounded to the grid: the sum has no room for more bits, all else is exact.
+GRID = 2.0 ** (24 - SIGNIFICANT_BITS)
 
 
 def exp_steps(context: int) -> int:
@@ -61,7 +64,7 @@ class Keys:
 
 @dataclass(frozen=True)
 class NewKeys:
-    """Keys and values of new tokens, quantised: scale = fp16(max |x| / 127) of each token, head, and k or v.
+    """Keys and values of new tokens, quantised: scale = max |x| / 127 of each token, head, and k or v, rounded up to the grid.
 
     Attributes:
         quantised: `(B, T, 2 G D)` f32 holding int8 values.
@@ -107,9 +110,10 @@ def quantise(heads: Heads, weights: Weights, block: str, x: str) -> tuple[str, s
     net, s = heads.net, heads.shape
     kv = net.widen(net.reshape(linear(net, weights, f"{block}.key_value", x), 0, 0, 2 * s.kv_heads, s.head_dim))
     largest = net("ReduceMax", net("Abs", kv), net.i64(-1), keepdims=1)  # (B, T, 2 G, 1)
-    scale = net("Clip", net("Mul", largest, net.f32(1 / 127)), net.f32(MIN_SCALE), net.f32(MAX_SCALE))
-    stored = net.cast(scale, np.float16)
-    scale = net.cast(stored, np.float32)
+    scale = net("Clip", net("Mul", largest, net.f32(SCALE_SHARE)), net.f32(MIN_SCALE), net.f32(MAX_SCALE))
+    far = net("Mul", scale, net.f32(GRID))
+    scale = net("Sub", net("Add", scale, far), far)
+    stored = net.cast(scale, np.float16)  # exact
     quantised = net("Clip", net("Round", net("Div", kv, scale)), net.f32(-127), net.f32(127))
     return net.reshape(quantised, 0, 0, -1), scale, stored
 

@@ -27,10 +27,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from encoder.graph_attention import MAX_SCALE, MIN_SCALE
+from encoder.graph_attention import GRID, SCALE_SHARE
 from encoder.graph_parts import LAYER_NORM_EPSILON, NORM_EPSILON
 from encoder.weights import MLP_RATIO, check_weights
 from schemas.bundle import GAP_BUCKETS, SUB_TABLES, ModelShape
+from schemas.scales import MAX_SCALE, MIN_SCALE
 from schemas.vocabulary import Vocabulary
 
 
@@ -256,6 +257,7 @@ def gelu(x: Tensor) -> Tensor:
 
 
 def as_int8(x: Tensor) -> Tensor:
-    """What is left of keys or values `(..., D)` in int8 with an fp16 scale each."""
-    scale = (x.abs().amax(-1, keepdim=True) * (1 / 127)).clamp(MIN_SCALE, MAX_SCALE).half().float()
+    """What is left of keys or values `(..., D)` in int8 with a scale each."""
+    scale = (x.abs().amax(-1, keepdim=True) * SCALE_SHARE).clamp(MIN_SCALE, MAX_SCALE)
+    scale = (scale + scale * GRID) - scale * GRID
     return (x / scale).round().clamp(-127, 127) * scale

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from encoder.plan import Plan, PlanKind
 from encoder.refresh import Graphs, Refreshed, Refresher, Tokens, Want
 from encoder.store import Deleted, Invalid, Loaded, is_newer
+from schemas.scales import decode_scales
 from schemas.sequence import Records
 from schemas.state import Fence, State, StateLayout
 
@@ -141,7 +142,8 @@ def _against_fresh(state: State, fresh: Refreshed, tolerance: Tolerance) -> str:
 
 def slot_steps(stored: NDArray[np.void], fresh: NDArray[np.void]) -> NDArray[np.float32]:
     """How far keys and values are apart, in steps of the fresh code. `(n,)` slots twice -> `(n, 2, L, G, D)` f32."""
-    return steps_apart(stored["kv"], stored["scales"], fresh["kv"], fresh["scales"])
+    scales, fresh_scales = decode_scales(stored["scale_codes"]), decode_scales(fresh["scale_codes"])
+    return steps_apart(stored["kv"], scales, fresh["kv"], fresh_scales)
 
 
 def steps_apart(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from schemas.scales import decode_scales
 from schemas.state import StateLayout
 
 
@@ -29,5 +30,5 @@ def gather_past(
     lengths = np.fromiter(map(len, states), np.int64, len(states))
     for row, slots in enumerate(states):
         kv[row, : len(slots)] = slots["kv"]
-        scales[row, : len(slots)] = slots["scales"]
+        scales[row, : len(slots)] = decode_scales(slots["scale_codes"])
     return kv, scales, lengths

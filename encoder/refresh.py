@@ -20,6 +20,7 @@ from encoder.features import NO_EVENT_MS
 from encoder.past import gather_past
 from encoder.plan import Plan, PlanKind, plan
 from encoder.stopwatch import Stopwatch
+from schemas.scales import encode_scales
 from schemas.sequence import NO_RECORDS, RECORD, Records
 from schemas.state import State, StateLayout
 
@@ -194,7 +195,7 @@ class Refresher:
             slots = np.zeros(real.shape, self.layout.slot)  # (B, T)
             padded_events = np.zeros(real.shape, RECORD)
             padded_events[real] = events
-            slots["event"], slots["kv"], slots["scales"] = padded_events, out.kv, out.scales
+            slots["event"], slots["kv"], slots["scale_codes"] = padded_events, out.kv, encode_scales(out.scales)
             embeddings = out.embedding.astype(np.float16)  # (B, d)
         for want, made, count, row, embedding in zip(wants, plans, new.tolist(), slots, embeddings, strict=True):
             yield Refreshed(want.user, made, row[:count], _crc(want.base, made.kept, row[:count]), embedding)

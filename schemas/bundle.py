@@ -27,7 +27,7 @@ from schemas.errors import BundleError, ConfigError
 from schemas.vocabulary import Vocabulary
 
 FORMAT: Literal["slipstream-bundle"] = "slipstream-bundle"
-VERSION = 2
+VERSION = 3
 MANIFEST = "manifest.json"
 GRAPHS = ("encode", "append", "cross")
 ARRAYS = ("items", "actions", "surfaces", "gaps", "candidate", "catalogue_ids", "catalogue_vectors", "catalogue_counts")
@@ -76,8 +76,8 @@ class ModelShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def scale_bytes(self) -> int:
-        """Bytes of one slot's fp16 scales."""
-        return 2 * self.layers * self.kv_heads * 2
+        """Bytes of one slot's scales."""
+        return 2 * self.layers * self.kv_heads
 
 
 PRESETS: dict[str, ModelShape] = {

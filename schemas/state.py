@@ -1,6 +1,6 @@
 """The state: what a ranker reads. The value of one Redis key per user and model. For other languages: docs/state-format.md.
 
-Layout, little endian, version 1. A header of 128 bytes, the user embedding, then slots:
+Layout, little endian, version 2. A header of 128 bytes, the user embedding, then slots:
 
     offset  bytes
     0       4     magic "SLPS"
@@ -19,7 +19,7 @@ Layout, little endian, version 1. A header of 128 bytes, the user embedding, the
     60      2     head_dim, u16
     62      2     embedding_dim, u16
     64      4     slot_bytes, u32
-    68      1     dtype of keys and values: 1 = int8 with fp16 scales
+    68      1     dtype of keys and values: 2 = int8 with scales of 8 bits
     69      3     reserved, 0
     72      8     newest_event_ms, i64: time of the newest event in the state; 0 if deleted
     80      8     arrived_ms, i64: every event that reached the broker until then is in the state (it may hold later ones)
@@ -32,10 +32,12 @@ Layout, little endian, version 1. A header of 128 bytes, the user embedding, the
     slot i at header_bytes + i * slot_bytes, the event that it encodes and its keys and values:
     0       20                record (schemas.sequence.RECORD)
     20      2 L G D           int8 [keys or values][layer][kv head][head_dim]
-            2 (2 L G)         fp16 scales [keys or values][layer][kv head]: x = int8 * scale
+            2 L G             u8 codes of scales [keys or values][layer][kv head] (schemas.scales): x = int8 * scale
 
 CRC-32 is extendable, so an append continues `slots_crc` over its new slots alone, and a reader verifies a state in one call.
 Slots are in event order; slot i was computed from events 0 to i only, so it stays valid as long as they do.
+
+Version 1 had scales of 16 bits, dtype 1. Its values are as good as none: the encoder makes them anew.
 """
 
 from __future__ import annotations
@@ -51,13 +53,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.bundle import ModelShape
+from schemas.capacity import capacity_for
 from schemas.errors import BundleError, StateError
 from schemas.sequence import RECORD, Records
 
 MAGIC = b"SLPS"
-VERSION = 1
+VERSION = 2
 FIXED_BYTES = 128
-DTYPE_INT8 = 1
+DTYPE_INT8 = 2
 _HEADER = struct.Struct("<4sBBH8s8s16sqIHHHHHHIB3xqqqI24xI")
 _SIZES = struct.Struct("<HHHH")  # layers, kv_heads, head_dim, embedding_dim
 _SIZES_AT = 56
@@ -71,9 +74,6 @@ REVISION_AT = (16, 24)
 TOPIC_AT = (24, 40)
 OFFSET_AT = (40, 48)
 PARTITION_AT = (48, 52)
-
-#: A Redis string that grows in place is allocated up to twice its size, so capacity grows in steps, each a fresh value.
-CAPACITY_STEPS = (16, 32, 64, 128, 192, 256)
 
 assert _HEADER.size == FIXED_BYTES
 
@@ -120,13 +120,13 @@ class StateLayout:
 
     @cached_property
     def slot(self) -> np.dtype[Any]:
-        """A slot as a structured dtype: `event` RECORD, `kv` int8 (2, L, G, D), `scales` fp16 (2, L, G)."""
+        """A slot as a structured dtype: `event` RECORD, `kv` int8 (2, L, G, D), `scale_codes` u8 (2, L, G)."""
         s = self.shape
         return np.dtype(
             [
                 ("event", RECORD),
                 ("kv", "i1", (2, s.layers, s.kv_heads, s.head_dim)),
-                ("scales", "<f2", (2, s.layers, s.kv_heads)),
+                ("scale_codes", "u1", (2, s.layers, s.kv_heads)),
             ]
         )
 
@@ -143,12 +143,8 @@ class StateLayout:
         return self.header_bytes + capacity * self.slot_bytes
 
     def capacity_for(self, length: int) -> int:
-        """The smallest step with room for `length` slots."""
-        for step in CAPACITY_STEPS:
-            if length <= step <= self.shape.context:
-                return step
-        assert length <= self.shape.context, (length, self.shape.context)
-        return self.shape.context
+        """Slots that a value of `length` slots gets room for."""
+        return capacity_for(length, self.header_bytes, self.slot_bytes, self.shape.context)
 
 
 class State(NamedTuple):
@@ -237,7 +233,8 @@ def decode_header(value: bytes | memoryview, layout: StateLayout | None, where: 
     if magic != MAGIC:
         raise StateError(f"{where}: begins with {magic!r}, not {MAGIC!r}: this is no state")
     if version != VERSION:
-        raise StateError(f"{where}: state version {version}, this build reads {VERSION}: use a reader of that version")
+        advice = "its writer is older, the encoder makes it anew" if version < VERSION else "update this reader"
+        raise StateError(f"{where}: state version {version}, this build reads {VERSION}: {advice}")
     if header_bytes != FIXED_BYTES + 2 * embedding_dim or len(value) < header_bytes:
         raise StateError(
             f"{where}: {len(value)} bytes, its header speaks of {header_bytes} with the embedding: it is truncated or damaged"

@@ -21,6 +21,7 @@ from encoder.model import PinFM
 from encoder.runtime import Runtime, Slots
 from encoder.weights import random_weights
 from schemas.bundle import PRESETS, ModelShape
+from schemas.scales import SIGNIFICANT_BITS, decode_scales, encode_scales
 from schemas.vocabulary import Vocabulary
 
 SHAPES = [
@@ -226,6 +227,16 @@ def test_late_events_and_deletions_keep_what_came_before(case: Case) -> None:
     np.testing.assert_array_equal(out.scales.view(np.uint16), scratch.scales[:, 20:].view(np.uint16))
     np.testing.assert_array_equal(out.embedding, scratch.embedding)
     np.testing.assert_array_equal(scratch.kv[:, :20], case.slots.kv[:1, :20])
+
+
+def test_scales_are_on_the_grid_and_none_is_too_small(case: Case) -> None:
+    kv, scales = case.slots.kv, case.slots.scales
+    np.testing.assert_array_equal(decode_scales(encode_scales(scales)).view(np.uint16), scales.view(np.uint16))
+    largest = np.abs(kv.astype(np.int64)).max(axis=-1)
+    assert largest.max() == 127, (
+        "the grid is rounded up to: a number reaches the end of the code only if it is on the grid"
+    )
+    assert largest.min() >= np.floor(127 * (1 - 2 / 2**SIGNIFICANT_BITS)), "and no further than a step of it"
 
 
 def test_cross_ignores_pads_and_neighbours(case: Case) -> None:

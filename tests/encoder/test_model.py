@@ -10,6 +10,7 @@ from encoder.model import PinFM, as_int8
 from encoder.weights import random_weights, weight_shapes
 from schemas.bundle import ModelShape
 from schemas.errors import ContractError
+from schemas.scales import MAX_SCALE, MIN_SCALE, SIGNIFICANT_BITS
 from schemas.sequence import RECORD
 from schemas.vocabulary import Vocabulary
 
@@ -105,8 +106,9 @@ def test_tokens_are_those_of_the_host(model: PinFM) -> None:
 
 
 def test_as_int8_leaves_half_a_step_of_error() -> None:
-    x = torch.randn(100, 32, generator=torch.Generator().manual_seed(0)) * torch.logspace(-3, 4, 100)[:, None]
-    step = x.abs().amax(-1, keepdim=True) / 127
-    error = (as_int8(x) - x).abs()
-    assert (error <= step * 0.57 + 2.0**-14).all()  # half a step, and the scale's own rounding to fp16 at 127 steps
+    x = torch.randn(400, 32, generator=torch.Generator().manual_seed(0)) * torch.logspace(-4, 2, 400)[:, None]
+    largest = x.abs().amax(-1, keepdim=True)
+    assert largest.max() < 127 * MAX_SCALE
+    step = (largest / 127 * (1 + 2 / 2**SIGNIFICANT_BITS)).clamp(MIN_SCALE)  # rounding up may widen it by so much
+    assert ((as_int8(x) - x).abs() <= step * (0.5 + 1e-5)).all()
     assert torch.equal(as_int8(torch.zeros(1, 4)), torch.zeros(1, 4))

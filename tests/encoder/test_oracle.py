@@ -170,12 +170,17 @@ def test_the_embedding_of_one_event_before_is_found(model: Model) -> None:
     assert "cosine" in what(model, HISTORY, forged(honest, honest.slots, before.embedding))
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, 0])
-def test_numbers_that_are_none(model: Model, bad: float) -> None:
+@pytest.mark.parametrize("code", [0, 255])
+def test_a_scale_of_another_size_is_found(model: Model, code: int) -> None:
     honest = state(model)
     slots = honest.slots.copy()
-    slots["scales"][3] = bad
+    slots["scale_codes"][3] = code
     assert "from slot 3 on" in what(model, HISTORY, forged(honest, slots))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 0])
+def test_an_embedding_of_no_numbers_is_found(model: Model, bad: float) -> None:
+    honest = state(model)
     embedding = np.full_like(honest.header.embedding, bad)
     assert "cosine" in what(model, HISTORY, forged(honest, honest.slots, embedding))
 

@@ -140,17 +140,17 @@ def test_what_was_written_is_read(store: StateStore) -> None:
     state = load(store)
     assert isinstance(state, State)
     assert state.header.embedding.tobytes() == made.header.embedding.tobytes()
-    assert state.header.capacity == 32
+    assert state.header.capacity == LAYOUT.capacity_for(20) == 24
 
 
 @pytest.mark.parametrize(
     ("length", "kept", "new", "capacity"),
     [
-        (20, 20, 1, 32),  # in place
-        (20, 20, 12, 32),  # to the last place
-        (20, 20, 0, 32),  # the header alone
-        (20, 13, 2, 32),  # fewer than before, in place
-        (16, 16, 1, 32),  # grows
+        (20, 20, 1, 24),  # in place
+        (20, 20, 4, 24),  # to the last place
+        (20, 20, 0, 24),  # the header alone
+        (20, 13, 2, 24),  # fewer than before, in place
+        (20, 20, 5, 32),  # grows
         (20, 20, 40, 64),  # grows
         (20, 13, 30, 64),  # grows from a part
         (200, 3, 1, 16),  # shrinks

@@ -24,7 +24,8 @@ LAYERS, D_MODEL, HEADS, KV_HEADS = 2, 64, 2, 1
 HEAD_DIM = D_MODEL // HEADS
 KV_BYTES = 2 * LAYERS * KV_HEADS * HEAD_DIM
 SCALES = 2 * LAYERS * KV_HEADS
-SLOT_BYTES = 20 + KV_BYTES + 2 * SCALES
+# By version of the state.
+SLOT_BYTES = {1: 20 + KV_BYTES + 2 * SCALES, 2: 20 + KV_BYTES + SCALES}
 
 Record = tuple[int, int, int, int]  # timestamp_ms, item_id, action, surface
 
@@ -98,7 +99,7 @@ def manifest() -> tuple[bytes, dict[str, Any]]:
     files = [f"{graph}.onnx" for graph in ("encode", "append", "cross")] + [f"{array}.npy" for array in arrays]
     content: dict[str, Any] = {
         "format": "slipstream-bundle",
-        "version": 2,
+        "version": 3,
         "shape": {
             "layers": LAYERS,
             "d_model": D_MODEL,
@@ -133,17 +134,19 @@ EMBEDDING = [0.125 if i % 3 else -0.125 for i in range(D_MODEL)]  # exact in fp1
 TOPIC_ID = bytes(range(16, 32))
 
 
-def slot(index: int, event: Record) -> tuple[bytes, dict[str, Any]]:
+def slot(index: int, event: Record, version: int) -> tuple[bytes, dict[str, Any]]:
     kv = [(37 * i + 11 * index) % 255 - 127 for i in range(KV_BYTES)]
-    scales = [(1 + index + i) / 1024 for i in range(SCALES)]  # exact in fp16
-    value = record(event) + struct.pack(f"<{KV_BYTES}b", *kv) + struct.pack(f"<{SCALES}e", *scales)
+    codes = [(97 * i + 15 * index) % 256 for i in range(SCALES)]
+    scales = [(1 + code % 16 / 16) * 2.0 ** (code // 16 - 14) for code in codes]
+    tail = bytes(codes) if version == 2 else struct.pack(f"<{SCALES}e", *scales)
+    value = record(event) + struct.pack(f"<{KV_BYTES}b", *kv) + tail
     return value, {"event": described([event])[0], "kv": kv, "scales": scales}
 
 
 def state(
-    kind: int, events: list[Record], capacity: int, slack: bytes = b"\0", offset: int = 123456789
+    kind: int, events: list[Record], capacity: int, slack: bytes = b"\0", offset: int = 123456789, version: int = 2
 ) -> tuple[bytes, dict[str, Any]]:
-    made = [slot(i, event) for i, event in enumerate(events)]
+    made = [slot(i, event, version) for i, event in enumerate(events)]
     slots = b"".join(value for value, _ in made)
     embedding = EMBEDDING if kind == 1 else []
     header: dict[str, Any] = {
@@ -160,23 +163,23 @@ def state(
         "kv_heads": KV_HEADS,
         "head_dim": HEAD_DIM,
         "embedding_dim": len(embedding),
-        "slot_bytes": SLOT_BYTES,
-        "dtype": 1,
+        "slot_bytes": SLOT_BYTES[version],
+        "dtype": version,
         "newest_event_ms": events[-1][0] if events else 0,
         "arrived_ms": 1767225700000,
         "encoded_ms": 1767225700012,
         "slots_crc": zlib.crc32(slots),
     }
-    fixed = struct.pack("<4sBBH", b"SLPS", 1, kind, header["header_bytes"])
+    fixed = struct.pack("<4sBBH", b"SLPS", version, kind, header["header_bytes"])
     fixed += bytes.fromhex(MODEL_ID) + bytes.fromhex(header["revision"]) + TOPIC_ID
     fixed += struct.pack("<qI", offset, 7)
     fixed += struct.pack("<HHHHHH", len(events), capacity, LAYERS, KV_HEADS, HEAD_DIM, len(embedding))
-    fixed += struct.pack("<IB3x", SLOT_BYTES, 1)
+    fixed += struct.pack("<IB3x", SLOT_BYTES[version], version)
     fixed += struct.pack("<qqq", header["newest_event_ms"], header["arrived_ms"], header["encoded_ms"])
     fixed += struct.pack("<I24x", header["slots_crc"])
     tail = struct.pack(f"<{len(embedding)}e", *embedding)
     value = fixed + struct.pack("<I", zlib.crc32(fixed + tail)) + tail + slots
-    value += slack * (SLOT_BYTES * (capacity - len(events)))
+    value += slack * (SLOT_BYTES[version] * (capacity - len(events)))
     return value, {"header": header, "embedding": embedding, "slots": [description for _, description in made]}
 
 
@@ -193,6 +196,7 @@ def golden() -> dict[str, tuple[bytes, dict[str, Any]]]:
         "state-full-step.bin": state(1, records_of(16), 16, offset=123456790),
         "state-slack.bin": state(1, records_of(17), 32, slack=b"\xa5", offset=123456791),
         "state-deleted.bin": state(2, [], 0, offset=123456792),
+        "state-version-1.bin": state(1, records_of(3), 16, version=1),
     }
 
 

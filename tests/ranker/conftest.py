@@ -11,6 +11,7 @@ import pytest
 from encoder.bundle import Bundle
 from encoder.runtime import Runtime, RuntimeConfig
 from ranker.dcat import Dcat
+from schemas.scales import encode_scales
 from schemas.sequence import RECORD, Records
 from schemas.state import Fence, Header, Kind, State, encode_state
 from tests.bundles import random_bundle
@@ -39,7 +40,7 @@ class Model:
         records = self.history(seed, length)
         out = self.runtime.encode(self.bundle.features.window_tokens(records)[None], np.array([length - 1]))
         slots = np.zeros(length, self.bundle.layout.slot)
-        slots["event"], slots["kv"], slots["scales"] = records, out.kv[0], out.scales[0]
+        slots["event"], slots["kv"], slots["scale_codes"] = records, out.kv[0], encode_scales(out.scales[0])
         arrived_ms = int(records["timestamp_ms"][-1])
         header = Header(
             Kind.STATE,

@@ -19,7 +19,7 @@ def made_state(seed: int, length: int = 5, layout: StateLayout = LAYOUT, arrived
     rng = np.random.default_rng(seed)
     slots = np.zeros(length, layout.slot)
     slots["kv"] = rng.integers(-127, 128, slots["kv"].shape)
-    slots["scales"] = rng.uniform(0.001, 0.02, slots["scales"].shape)
+    slots["scale_codes"] = rng.integers(64, 140, slots["scale_codes"].shape)
     slots["event"]["timestamp_ms"] = arrived_ms - 1000 * np.arange(length, 0, -1)
     slots["event"]["item_id"] = rng.integers(0, 1 << 40, length)
     embedding = rng.normal(size=layout.shape.d_model)

@@ -13,6 +13,7 @@ from encoder.weights import random_weights
 from ranker.dcat import Dcat, Request, Scores
 from ranker.rows import Row, Status
 from schemas.errors import ConfigError, StateError
+from schemas.scales import decode_scales
 from schemas.state import State
 from tests.ranker.conftest import Model
 
@@ -62,7 +63,7 @@ def torch_scores(model: Model, state: State | None, candidates: NDArray[np.int64
     net = PinFM(model.bundle.shape, model.bundle.manifest.vocabulary)
     net.load_weights(random_weights(model.bundle.shape, model.bundle.manifest.vocabulary, 0))
     slots = np.zeros(1, model.bundle.layout.slot) if state is None else state.slots
-    kv = torch.from_numpy(slots["kv"].astype(np.float32) * slots["scales"].astype(np.float32)[..., None])
+    kv = torch.from_numpy(slots["kv"] * decode_scales(slots["scale_codes"]).astype(np.float32)[..., None])
     layers = range(model.bundle.shape.layers)
     context = KeyValues([kv[None, :, 0, i] for i in layers], [kv[None, :, 1, i] for i in layers])  # (1, P, G, D)
     tokens = torch.from_numpy(model.bundle.features.candidates(candidates))[None]

@@ -50,8 +50,8 @@ def test_what_is_no_manifest_is_refused(text: bytes) -> None:
 
 
 def test_another_version_is_named_whatever_its_fields_are() -> None:
-    with pytest.raises(BundleError, match="bundle version 3, this build reads 2: export the model again"):
-        decode(b'{"format": "slipstream-bundle", "version": 3, "towers": 7}')
+    with pytest.raises(BundleError, match="bundle version 4, this build reads 3: export the model again"):
+        decode(b'{"format": "slipstream-bundle", "version": 4, "towers": 7}')
 
 
 @pytest.mark.parametrize(

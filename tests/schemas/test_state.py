@@ -12,7 +12,6 @@ import pytest
 from schemas.bundle import PRESETS
 from schemas.errors import StateError
 from schemas.state import (
-    CAPACITY_STEPS,
     FIXED_BYTES,
     OFFSET_AT,
     PARTITION_AT,
@@ -97,7 +96,7 @@ def test_a_header_alone_is_as_well_guarded() -> None:
 
 def test_a_header_alone_has_no_slots() -> None:
     value = golden("state.bin")[: LAYOUT.header_bytes]
-    with pytest.raises(StateError, match="3 slots need 724: it is truncated"):
+    with pytest.raises(StateError, match="3 slots need 712: it is truncated"):
         decode_slots(value, decode_head(value), LAYOUT, WHERE)
 
 
@@ -116,9 +115,13 @@ def test_no_special_checksum_passes(crc: bytes) -> None:
 
 
 def test_another_version_is_named() -> None:
+    with pytest.raises(
+        StateError, match="state version 1, this build reads 2: its writer is older, the encoder makes it"
+    ):
+        decode(golden("state-version-1.bin"))
     value = bytearray(golden("state.bin"))
-    value[4] = 2
-    with pytest.raises(StateError, match="state version 2, this build reads 1"):
+    value[4] = 3
+    with pytest.raises(StateError, match="state version 3, this build reads 2: update this reader"):
         decode(bytes(value))
 
 
@@ -146,8 +149,8 @@ def test_another_shape_is_refused(preset: str) -> None:
         (56, "H", 3, "layers"),
         (58, "H", 2, "kv heads"),
         (60, "H", 16, "head dim"),
-        (64, "I", 155, "slot bytes"),
-        (68, "B", 2, "dtype"),
+        (64, "I", 156, "slot bytes"),
+        (68, "B", 1, "dtype"),
     ],
 )
 def test_a_field_that_no_writer_writes_is_refused_though_the_checksum_is_right(
@@ -212,30 +215,17 @@ def test_sizes_that_no_model_has_are_refused(at: int, size: int) -> None:
 
 
 def test_sizes_are_the_documented_ones() -> None:
-    assert (LAYOUT.slot_bytes, LAYOUT.header_bytes) == (156, 256)
+    assert (LAYOUT.slot_bytes, LAYOUT.header_bytes) == (152, 256)
     sizes = {
         name: (StateLayout(shape, make.MODEL_ID).slot_bytes, StateLayout(shape, make.MODEL_ID).value_bytes(256))
         for name, shape in PRESETS.items()
     }
     assert sizes == {
-        "nano": (156, 40_192),
-        "small": (292, 75_136),
-        "medium": (564, 145_024),
-        "paper": (19028, 4_872_832),
+        "nano": (152, 39_168),
+        "small": (284, 73_088),
+        "medium": (548, 140_928),
+        "paper": (18740, 4_799_104),
     }
-
-
-@pytest.mark.parametrize(
-    ("length", "capacity"), [(1, 16), (16, 16), (17, 32), (33, 64), (128, 128), (129, 192), (193, 256), (256, 256)]
-)
-def test_capacity_grows_in_steps(length: int, capacity: int) -> None:
-    assert LAYOUT.capacity_for(length) == capacity
-
-
-def test_capacity_of_a_short_context_never_passes_it() -> None:
-    layout = StateLayout(msgspec.structs.replace(PRESETS["nano"], context=24, keep=12), make.MODEL_ID)
-    assert [layout.capacity_for(length) for length in (1, 16, 17, 24)] == [16, 16, 24, 24]
-    assert CAPACITY_STEPS[-1] == PRESETS["nano"].context
 
 
 def test_the_write_scripts_offsets_are_those_of_the_layout() -> None:
@@ -263,7 +253,7 @@ def test_a_whole_value_round_trips_for_every_preset() -> None:
         layout = StateLayout(shape, make.MODEL_ID)
         slots = np.zeros(5, layout.slot)
         slots["kv"] = np.arange(slots["kv"].size).reshape(slots["kv"].shape) % 255 - 127
-        slots["scales"] = 0.5
+        slots["scale_codes"] = 208
         slots["event"]["timestamp_ms"] = range(1, 6)
         state = decode(golden("state.bin"))
         assert state is not None
