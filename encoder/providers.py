@@ -109,11 +109,7 @@ def open_sessions(
         if config.require_provider and LADDER.index(rung) > LADDER.index(config.require_provider):
             continue
         try:
-            if _ORT_NAMES[rung] not in ort.get_available_providers():
-                raise _RungError(f"this ONNX Runtime ({ort.__version__}) was built without it")
-            sessions = {
-                name: _open(ort, name, opening, rung, config.threads) for name, opening in openings(rung).items()
-            }
+            sessions = _sessions(ort, openings, rung, config.threads)
         except _RungError as error:
             reasons.append(f"{rung}: {error}; pip install '{_EXTRAS[rung]}'")
         else:
@@ -122,6 +118,19 @@ def open_sessions(
             return sessions, rung
     wanted = config.require_provider or " or ".join(config.providers)
     raise ProviderError(f"{wanted} is required, but does not run here. {'. '.join(reasons)}")
+
+
+def why_not(rung: str, graph: bytes) -> str:
+    """Why a rung does not open this graph here, "" if it does.
+
+    Raises:
+        PrerequisiteError, BundleError: as `open_sessions`.
+    """
+    try:
+        _sessions(import_onnxruntime(), lambda _: {"graph": Opening(graph)}, rung, threads=1)
+    except _RungError as error:
+        return str(error)
+    return ""
 
 
 class _RungError(Exception):
@@ -135,6 +144,14 @@ def placement(session: Any) -> dict[str, int]:
     for part in session.get_provider_graph_assignment_info():
         nodes[rungs.get(part.ep_name, part.ep_name)] += len(part.get_nodes())
     return dict(nodes)
+
+
+def _sessions(
+    ort: ModuleType, openings: Callable[[str], Mapping[str, Opening]], rung: str, threads: int
+) -> dict[str, Any]:
+    if _ORT_NAMES[rung] not in ort.get_available_providers():
+        raise _RungError(f"this ONNX Runtime ({ort.__version__}) was built without it")
+    return {name: _open(ort, name, opening, rung, threads) for name, opening in openings(rung).items()}
 
 
 def _open(ort: ModuleType, name: str, opening: Opening, rung: str, threads: int) -> Any:

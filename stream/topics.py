@@ -187,6 +187,15 @@ def check_topics(kafka: KafkaConfig, names: Names) -> Mapping[str, int]:
             f"{kafka.bootstrap_servers} has no topic {', '.join(missing)}: run `slipstream topics create`, "
             f"or check the prefix ({names.prefix!r})"
         )
+    require_equal_partitions(names, counts)
+    return counts
+
+
+def require_equal_partitions(names: Names, counts: Mapping[str, int]) -> None:
+    """
+    Raises:
+        TopicError: `engagement-batches` and `sequences` differ in partitions.
+    """
     batches, sequences = counts[names.batches], counts[names.sequences]
     if batches != sequences:
         raise TopicError(
@@ -194,7 +203,6 @@ def check_topics(kafka: KafkaConfig, names: Names) -> Mapping[str, int]:
             f"same partition. Somebody changed one of them: delete {names.batches if batches > sequences else names.sequences}, "
             "run `slipstream topics create`, and replay the raw events"
         )
-    return counts
 
 
 def partition_counts(admin: Admin, topics: list[str]) -> dict[str, int]:
