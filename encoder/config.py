@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge.kafka import KafkaConfig
+from encoder.backfill import BackfillConfig
 from encoder.hot import DEFAULT_RECHECK_EVERY
 from encoder.runtime import RuntimeConfig
 from encoder.store_redis import DEFAULT_DELETED_TTL_S
@@ -32,6 +33,7 @@ class EncodeConfig:
         refresh_log: a file for a JSON line per refreshed user (encoder/refresh_log.py).
         metrics_port, metrics_host: where metrics and health are served over HTTP (edge/health.py); port 0 = nowhere.
         publish_active: name this model as the one that rankers read, if none is named.
+        backfill: how what is far behind is worked off beside live records.
         incremental: build on states that are there; False is for comparison only.
     """
 
@@ -50,6 +52,7 @@ class EncodeConfig:
     metrics_port: int = 0
     metrics_host: str = "127.0.0.1"
     publish_active: bool = True
+    backfill: BackfillConfig = field(default_factory=BackfillConfig)
     incremental: bool = True
 
     def __post_init__(self) -> None:

@@ -78,6 +78,20 @@ class EncodeMetrics:
         self.lag_records = Gauge(
             "slipstream_encode_lag_records", "Changelog records not yet in states", ["partition"], registry=registry
         )
+        self.backfill_records = Counter(
+            "slipstream_encode_backfill_records",
+            "Changelog records worked off beside live ones, those not counted that gave way to a newer one of their user",
+            registry=registry,
+        )
+        self.backfill_users = Counter(
+            "slipstream_encode_backfill_users", "States that they made or changed", registry=registry
+        )
+        self.backfill_remaining = Gauge(
+            "slipstream_encode_backfill_remaining",
+            "Offsets that are still to be backfilled; no series where nothing is",
+            ["partition"],
+            registry=registry,
+        )
         self.hot_states = Gauge("slipstream_encode_hot_states", "States kept in this process", registry=registry)
         self.hot_bytes = Gauge("slipstream_encode_hot_bytes", "Their size", registry=registry)
         self.graph_nodes = Gauge(

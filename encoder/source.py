@@ -1,24 +1,32 @@
-"""The changelog as a consumer group reads it: micro-batches in, offsets committed once their work is done."""
+"""The changelog as a consumer group reads it: micro-batches in, offsets committed once their work is done.
+
+A partition that is far behind when it is assigned is read at two places at once (encoder/backfill.py): the group's consumer
+begins where it ends now, and a reader beside it has what is before.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from time import monotonic
-from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from edge.group import leave_group
-from edge.kafka import KafkaConfig, make, mapped
-from edge.process import FAREWELL_S, in_time
+from edge.kafka import make, mapped, reason
+from encoder.backfill import Range, backfill_range
+from encoder.backfill_reader import BackfillReader, Run
 from encoder.changelog import ChangelogRecord
-from schemas.errors import SlipstreamError, TopicError
+from encoder.commits import Commits
+from encoder.consumers import Polled, SourceConfig, made_anew, settings_of_any, settings_of_member, to_record
+from encoder.engine import Update
+from schemas.errors import SlipstreamError
 
 _log = logging.getLogger(__name__)
 
 _WARN_EVERY_S = 10.0
+#: For an answer about a partition that is being assigned.
+_ASK_S = 5.0
 #: librdkafka says so after it has looked for a while (topic.metadata.propagation.max.ms, 30 s).
 _HOPELESS = {
     KafkaError._UNKNOWN_PARTITION,
@@ -29,36 +37,12 @@ _HOPELESS = {
 }
 
 
-@dataclass(frozen=True)
-class SourceConfig:
-    """
-    Attributes:
-        session_timeout_s: a worker that is silent for so long loses its partitions.
-        max_poll_interval_s: likewise one that does not come back for more.
-        commit_interval_s: how often offsets are committed: what a successor may meet again.
-    """
-
-    kafka: KafkaConfig
-    topic: str
-    group: str
-    session_timeout_s: float = 6.0
-    max_poll_interval_s: float = 300.0
-    commit_interval_s: float = 0.5
-
-
-class Polled(NamedTuple):
-    """
-    Attributes:
-        next_offsets: by partition, what is to be committed when the records are done. Beyond the last record where the partition
-            ends in markers of transactions, so that a worker that has caught up has a lag of 0.
-    """
-
-    records: list[ChangelogRecord]
-    next_offsets: dict[int, int]
-
-
 class Source:
-    """Reads the partitions that the group gives it. Not for several threads."""
+    """Reads the partitions that the group gives it. Not for several threads.
+
+    Attributes:
+        backfill: what is read beside; work it off like the rest, and tell `backfilled`.
+    """
 
     def __init__(self, config: SourceConfig, on_gone: Callable[[set[int]], None]) -> None:
         """
@@ -72,11 +56,13 @@ class Source:
         self._on_gone = on_gone
         self._owned: set[int] = set()
         self._positions: dict[int, int] = {}
-        self._to_commit: dict[int, int] = {}
-        self._committed_s = monotonic()
         self._warned_s = -_WARN_EVERY_S
         self._failure: SlipstreamError | None = None
-        self._consumer = make(Consumer, _settings(config, self._on_error, self._on_commit), config.kafka)
+        self.backfill = BackfillReader(config.topic, config.window, self._reader, self._on_error)
+        self._commits = Commits(config, self.backfill.note)
+        self._consumer: Consumer = make(
+            Consumer, settings_of_member(config, self._on_error, self._on_commit), config.kafka
+        )
         self._consumer.subscribe(
             [config.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
@@ -96,7 +82,7 @@ class Source:
         """The first message and what has gathered behind it, without waiting: alone a batch of one, under load a larger one.
 
         Raises:
-            TopicError: the topic was made anew: offsets begin again and fences mean nothing any more.
+            TopicError: the topic was made anew.
         """
         messages = [first, *self._consumer.consume(max_records - 1, 0)]
         records: list[ChangelogRecord] = []
@@ -110,81 +96,61 @@ class Source:
             if partition is None or offset is None or partition not in self._owned:
                 continue  # taken away while we were polling; its new owner reads it
             if offset < self._positions.get(partition, 0):
-                raise TopicError(
-                    f"topic {self._config.topic}, partition {partition}: offset {offset} came after "
-                    f"{self._positions[partition]}: the topic was made anew. Start the encoder again"
-                )
+                raise made_anew(self._config.topic, partition, offset, self._positions[partition])
             if error is None:
-                _, timestamp_ms = message.timestamp()
-                records.append(ChangelogRecord(message.key(), message.value(), partition, offset, timestamp_ms))
+                records.append(to_record(message, partition, offset))
                 offset += 1
             self._positions[partition] = next_offsets[partition] = offset
         return Polled(records, next_offsets)
 
-    def done(self, polled: Polled) -> None:
-        """The records' work is done: their offsets may be committed."""
-        self._to_commit.update({p: o for p, o in polled.next_offsets.items() if p in self._owned})
+    def done(self, polled: Polled, updates: Iterable[Update]) -> None:
+        """The records' work is done, which was these updates: their offsets may be committed."""
+        for partition, offset in polled.next_offsets.items():
+            if partition in self.backfill:
+                self._commits.hold(partition, offset)
+            elif partition in self._owned:
+                self._commits.done({partition: offset})
+        if self.backfill:
+            for update in updates:
+                self.backfill.saw_live(update.fence.partition, update.user)
+
+    def backfilled(self, run: Run) -> None:
+        """Likewise of what `backfill` gave."""
+        for partition, offset in run.next_offsets.items():
+            self._commits.done({partition: offset})
+            if self.backfill.done(partition, offset):
+                self._commits.release(partition)
 
     def commit_if_due(self) -> None:
-        if self._to_commit and monotonic() - self._committed_s >= self._config.commit_interval_s:
-            self._commit(set(self._to_commit), wait=False)
+        self._commits.commit_if_due(self._consumer)
 
     def lag_records(self) -> dict[int, int]:
-        """By partition, how far the end of the log is ahead, as of the last fetch."""
-        lags = {}
+        """By partition, offsets between what is done and the end of the log, as of the last fetch."""
+        lags, backfill = {}, self.backfill.left()
         for partition in self._owned:
             watermarks = self._consumer.get_watermark_offsets(self._partition(partition), cached=True)
             if watermarks is not None and watermarks[1] >= 0 and partition in self._positions:
-                lags[partition] = max(0, watermarks[1] - self._positions[partition])
+                live = max(0, watermarks[1] - self._positions[partition])
+                lags[partition] = live + backfill.get(partition, 0)
         return lags
 
     def close(self) -> bool:
         """Commit what is done and leave the group. False: Kafka did not answer in time, and a thread of this process still waits
         for it; what was not committed comes again."""
-        committed = self._commit(set(self._to_commit), wait=True)
-        return leave_group(self._consumer, self._config.kafka, _log) and committed
+        committed = self._commits.commit_now(self._consumer)
+        closed = self.backfill.close()
+        return leave_group(self._consumer, self._config.kafka, _log) and committed and closed
 
-    def _commit(self, partitions: set[int], wait: bool) -> bool:
-        """False: Kafka did not answer in time. To `wait` is bounded, since librdkafka waits for a coordinator that is gone for
-        more than a minute, and nobody can stop it."""
-        offsets = [self._partition(p, self._to_commit.pop(p)) for p in partitions if p in self._to_commit]
-        self._committed_s = monotonic()
-        if not offsets:
-            return True
-        try:
-            if not wait:
-                self._consumer.commit(offsets=offsets, asynchronous=True)
-            elif not in_time(FAREWELL_S, lambda: self._consumer.commit(offsets=offsets, asynchronous=False)):
-                _log.warning(
-                    "offsets of topic %s, partitions %s were not committed within %.0f s, their records come again: Kafka at %s "
-                    "does not answer",
-                    self._config.topic,
-                    sorted(p.partition for p in offsets),
-                    FAREWELL_S,
-                    self._config.kafka.bootstrap_servers,
-                )
-                return False
-        except KafkaException as error:
-            self._on_commit(error.args[0], offsets)
-        return True
-
-    def _on_commit(self, error: KafkaError | None, offsets: list[TopicPartition]) -> None:
-        failed = [p for p in offsets if error is not None or p.error is not None]
-        if failed:  # the records come again, and find their states up to date
-            cause = error or failed[0].error
-            _log.warning(
-                "offsets of topic %s were not committed, their records come again: %s",
-                self._config.topic,
-                cause.str() if cause else "",
-            )
-        for p in failed:
-            if p.partition in self._owned:
-                self._to_commit.setdefault(p.partition, p.offset)
+    def _reader(self) -> Consumer:
+        return make(Consumer, settings_of_any(self._config, self._on_error), self._config.kafka)
 
     def _partition(self, partition: int, offset: int | None = None) -> TopicPartition:
         if offset is None:
             return TopicPartition(self._config.topic, partition)
         return TopicPartition(self._config.topic, partition, offset)
+
+    def _on_commit(self, error: KafkaError | None, offsets: list[TopicPartition]) -> None:
+        self._commits.answered(error, offsets, self._owned)
 
     def _on_error(self, error: KafkaError) -> None:
         """What librdkafka does not get over by itself ends the next `wait`; the rest it does, and goes on."""
@@ -195,17 +161,46 @@ class Source:
             self._warned_s = monotonic()
             _log.warning("%s: %s; trying on", where, error.str())
 
-    def _on_assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
-        gained = {p.partition for p in partitions}
-        self._owned |= gained
-        for partition in gained:
-            self._positions.pop(partition, None)
-        if gained:
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        ranges = self._backfill_ranges(consumer, partitions)
+        for p in partitions:
+            self._positions.pop(p.partition, None)
+            if p.partition in ranges:
+                p.offset = self._positions[p.partition] = ranges[p.partition].end
+        consumer.incremental_assign(partitions)  # without an offset: from the committed one
+        self._owned |= {p.partition for p in partitions}
+        self.backfill.add(ranges)
+        if partitions:
             _log.info("reading partitions %s of %s", sorted(self._owned), self._config.topic)
+        if ranges:
+            behind = sum(found.end - found.start for found in ranges.values())
+            _log.info("partitions %s are %d offsets behind: live records go first", sorted(ranges), behind)
 
-    def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+    def _backfill_ranges(self, consumer: Consumer, partitions: list[TopicPartition]) -> dict[int, Range]:
+        """What of them is to be backfilled."""
+        found = {}
+        try:
+            for p in consumer.committed(partitions, timeout=_ASK_S) if partitions else []:
+                if p.error is not None:
+                    raise KafkaException(p.error)
+                # With isolation.level=read_committed the end is the last stable offset.
+                low, end = consumer.get_watermark_offsets(p, timeout=_ASK_S)
+                past = backfill_range(p.offset if p.offset >= 0 else None, low, end, self._config.backfill)
+                if past is not None:
+                    found[p.partition] = past
+        except KafkaException as error:
+            _log.warning(
+                "Kafka does not say how far partitions %s of %s are behind (%s): they are read in their order, live records last",
+                [p.partition for p in partitions],
+                self._config.topic,
+                reason(error),
+            )
+            return {}
+        return found
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         gone = {p.partition for p in partitions}
-        self._commit(gone, wait=True)
+        self._commits.commit_now(consumer, gone)
         self._forget(gone)
 
     def _on_lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
@@ -214,34 +209,6 @@ class Source:
 
     def _forget(self, gone: set[int]) -> None:
         self._owned -= gone
-        for partition in gone:
-            self._to_commit.pop(partition, None)
+        self._commits.forget(gone)
+        self.backfill.drop(gone)
         self._on_gone(gone)
-
-
-def _settings(
-    config: SourceConfig,
-    on_error: Callable[[KafkaError], None],
-    on_commit: Callable[[KafkaError | None, list[TopicPartition]], None],
-) -> dict[str, object]:
-    return config.kafka.client(
-        group_id=config.group,
-        client_id="slipstream-encoder",
-        error_cb=on_error,
-        on_commit=on_commit,
-        isolation_level="read_committed",
-        partition_assignment_strategy="cooperative-sticky",
-        auto_offset_reset="earliest",
-        enable_auto_commit=False,
-        enable_auto_offset_store=False,
-        enable_partition_eof=True,
-        allow_auto_create_topics=False,
-        session_timeout_ms=int(config.session_timeout_s * 1000),
-        heartbeat_interval_ms=int(config.session_timeout_s * 1000 / 4),
-        max_poll_interval_ms=int(config.max_poll_interval_s * 1000),
-        # A sequence has up to 5 KiB; what waits here is bounded, and read again after a crash.
-        queued_max_messages_kbytes=32 * 1024,
-        fetch_queue_backoff_ms=20,  # when that is full; 1 s by default, which the queue may not last
-        # With one record there is a fetch's answer at once; this bounds only how long an idle one waits at the broker.
-        fetch_wait_max_ms=500,
-    )

@@ -18,6 +18,7 @@ from edge.kafka import topic_id
 from edge.process import end_unfinished, stop_on_signals
 from encoder.bundle import load_bundle
 from encoder.config import EncodeConfig
+from encoder.consumers import SourceConfig
 from encoder.engine import Engine
 from encoder.hot import HotStates
 from encoder.loop import Worker
@@ -26,7 +27,7 @@ from encoder.models_redis import publish_active
 from encoder.redis_watch import RedisWatch
 from encoder.refresh import Refresher, limits_of
 from encoder.runtime import Runtime
-from encoder.source import Source, SourceConfig
+from encoder.source import Source
 from encoder.stopwatch import Stopwatch
 from encoder.store_redis import RedisStateStore, connect
 
@@ -59,14 +60,11 @@ def run_encode(
     changelog_id = topic_id(config.kafka, names.sequences)
     client = connect(config.redis_url)
     hot = HotStates(layout, config.hot_cache_bytes, config.recheck_every)
-    engine = Engine(
-        Refresher(runtime, bundle.features, layout, watch, config.incremental, limits_of(runtime.provider)),
-        RedisStateStore(client, names, layout, config.state_ttl_s, config.deleted_ttl_s),
-        hot,
-        metrics,
-        watch,
-        max_age_ms=config.deleted_ttl_s * 1000 // 2,
-    )
+    refresher = Refresher(runtime, bundle.features, layout, watch, config.incremental, limits_of(runtime.provider))
+    store = RedisStateStore(client, names, layout, config.state_ttl_s, config.deleted_ttl_s)
+    max_age_ms = config.deleted_ttl_s * 1000 // 2
+    engine = Engine(refresher, store, hot, metrics, watch, max_age_ms=max_age_ms)
+    backfill_engine = Engine(refresher, store, HotStates(layout, 0), metrics, watch, max_age_ms=max_age_ms)
     if config.publish_active:
         active = publish_active(client, names, bundle.model_id)
         if active != bundle.model_id:
@@ -76,14 +74,22 @@ def run_encode(
         for provider, count in nodes.items():
             metrics.graph_nodes.labels(graph, provider).set(count)
     source = Source(
-        SourceConfig(config.kafka, names.sequences, names.encoder_group(bundle.model_id)),
+        SourceConfig(
+            config.kafka,
+            names.sequences,
+            names.encoder_group(bundle.model_id),
+            backfill=config.backfill,
+            window=bundle.shape.context,
+        ),
         on_gone=hot.drop_partitions,
     )
     health = Health({"kafka": "not asked yet"}, _LIVE_WITHIN_S)
     # Kafka may be away for as long as it likes: states grow stale, and say so.
     kafka_watch = BrokerWatch(config.kafka, [names.sequences], math.inf, partial(health.set, "kafka"))
     redis_watch = RedisWatch(config.redis_url, names, partial(health.set, "redis"))
-    worker = Worker(config, source, engine, changelog_id, metrics, watch, hot, health, kafka_watch.check)
+    worker = Worker(
+        config, source, engine, backfill_engine, changelog_id, metrics, watch, hot, health, kafka_watch.check
+    )
     _log.info("encoding %s with model %s on %s", names.sequences, bundle.model_id, runtime.provider)
     over_http = served(registry, health, config.metrics_port, config.metrics_host)
     with stop_on_signals(stop) as signalled, over_http, kafka_watch, redis_watch:

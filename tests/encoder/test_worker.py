@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -13,14 +13,16 @@ from prometheus_client import CollectorRegistry
 
 from edge.health import Health
 from edge.kafka import KafkaConfig
+from encoder.backfill_reader import BackfillReader
 from encoder.changelog import ChangelogRecord
 from encoder.config import EncodeConfig
+from encoder.consumers import Polled
 from encoder.engine import Done, Engine, Update
 from encoder.hot import HotStates
 from encoder.loop import Worker
 from encoder.metrics import EncodeMetrics
 from encoder.plan import PlanKind
-from encoder.source import Polled, Source
+from encoder.source import Source
 from encoder.stopwatch import Stopwatch
 from schemas.errors import ConfigError, FencedError, SlipstreamError, UnavailableError
 from schemas.sequence import Sequence as Events
@@ -34,6 +36,9 @@ class Tape:
 
     def __init__(self, batches: list[Polled], stop: threading.Event) -> None:
         self._batches, self._stop = batches, stop
+        self.backfill = BackfillReader(
+            "sequences", 24, lambda: pytest.fail("nothing is far behind"), lambda error: None
+        )
         self.done_batches: list[Polled] = []
         self.closed = False
 
@@ -46,7 +51,7 @@ class Tape:
     def take(self, first: Message, max_records: int) -> Polled:
         return self._batches.pop(0)
 
-    def done(self, polled: Polled) -> None:
+    def done(self, polled: Polled, updates: Iterable[Update]) -> None:
         self.done_batches.append(polled)
 
     def commit_if_due(self) -> None: ...
@@ -91,7 +96,7 @@ class Rig:
         self.registry = CollectorRegistry()
         config = EncodeConfig(KafkaConfig("localhost:9"), "redis://localhost:9", Path("none"), redis_patience_s=0.3)
         self.worker = Worker(
-            config, cast(Source, self.source), cast(Engine, self.engine), bytes(16),
+            config, cast(Source, self.source), cast(Engine, self.engine), cast(Engine, self.engine), bytes(16),
             EncodeMetrics(self.registry), Stopwatch(), HotStates(LAYOUT, 0), Health(), lambda: None,
         )  # fmt: skip
 
