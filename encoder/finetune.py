@@ -106,7 +106,7 @@ class FineTuned(nn.Module):
         """
         Args:
             context: of B windows of T slots (PinFM.encode).
-            lengths: `(B,)` i64, 0 to T.
+            lengths: `(B,)` i64, 0 to T; or `(B, P)`, of P requests with as many candidates each, one after the other.
             items: `(B, C, d)` item embeddings of the candidates, randomised already (`randomise`).
             ages_ms: `(B, C)` i64, of the true candidates (`item_ages_ms`).
             content: `(B, C, k)` of the true candidates; zeros where there is none.
@@ -120,12 +120,15 @@ class FineTuned(nn.Module):
                 f"content_width is {self.config.content_width}, and content was given: {content is not None}"
             )
         tokens = self.model.candidate_tokens(items)
+        lengths = lengths.view(len(items), -1)
         if self.token is None:
+            lengths = lengths.repeat_interleave(items.shape[1] // lengths.shape[1], 1)  # (B, C)
             hidden, _ = self.model.cross(tokens, context, lengths)
         else:
-            before = self.token.expand(len(items), 1, -1)  # one of each user serves all of its candidates
+            before = self.token.expand(*lengths.shape, -1)  # one of each request serves all of its candidates
             if self.content is not None and content is not None:
-                before = before + self.content(content)  # (B, C, d)
+                lengths = lengths.repeat_interleave(items.shape[1] // lengths.shape[1], 1)
+                before = self.token + self.content(content)  # (B, C, d)
             hidden = cross_after(self.model, before, tokens, context, lengths)
         logits = self.heads(hidden)
         kept = torch.ones_like(ages_ms, dtype=torch.bool)
@@ -148,22 +151,26 @@ def cross_after(model: PinFM, before: Tensor, tokens: Tensor, context: KeyValues
     The token attends to its user's context and to itself; a candidate to the context, its token and itself.
 
     Args:
-        before: `(B, C, d)` a token for each candidate, or `(B, 1, d)` for all candidates of a user.
+        before: `(B, F, d)`: each of the F tokens is for C / F candidates, one after the other.
         tokens: `(B, C, d)`.
-        lengths: `(B,)` i64, 0 to T.
+        lengths: `(B, F)` i64, 0 to T, or `(B,)`: how much of its context each of the F tokens, and its candidates, see.
 
     Returns:
         `(B, C, d)`, unit length.
     """
+    each = tokens.shape[1] // before.shape[1]
+    lengths = lengths.view(len(tokens), -1).expand(-1, before.shape[1])  # (B, F)
     slots = torch.arange(context.keys[0].shape[1], device=tokens.device)
-    hides = (slots >= lengths[:, None])[:, None, None]  # (B, 1, 1, T)
-    first, second = (model.enter(t, lengths[:, None].expand(-1, t.shape[1])) for t in (before, tokens))
+    first_hides = (slots >= lengths[..., None]).unsqueeze(1)  # (B, 1, F, T)
+    hides = first_hides.repeat_interleave(each, 2)  # (B, 1, C, T)
+    first, second = model.enter(before, lengths), model.enter(tokens, lengths.repeat_interleave(each, 1))
     for layer, block in enumerate(model.decoder()):
         past = (block.by_head(context.keys[layer]), block.by_head(context.values[layer]))
         (first_q, *first_own), (q, *own) = (block.project(x) for x in (first, second))
         first_kv, kv = ((block.by_head(k), block.by_head(v)) for k, v in (first_own, own))
-        attended = attend_candidates(first_q, past, hides, [first_kv])
-        second = block.finish(second, attend_candidates(q, past, hides, [first_kv, kv]))
+        attended = attend_candidates(first_q, past, first_hides, [first_kv])
+        key, value = (x.repeat_interleave(each, 2) for x in first_kv)
+        second = block.finish(second, attend_candidates(q, past, hides, [(key, value), kv]))
         first = block.finish(first, attended)
     return model.leave(second)
 
