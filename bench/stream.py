@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from bench.environments import contender_python
 from bench.events import Spread, Workload
 from bench.latency import raw_to_changelog
 from bench.path import Cost, Lab, faust, ours, quix
-from bench.quix_environment import quix_python
 from bench.recovery import Recovery, recoveries
 from bench.result import Result
 from schemas.sequence import DEFAULT_CAPACITY
@@ -82,7 +82,7 @@ def _path(config: StreamBench, lab: Lab, environments: Path, say: Say) -> dict[s
         workload = Workload(config.events, config.users, spread)
         runs: dict[str, Callable[[], Cost]] = {"slipstream": partial(ours, lab, workload, config.partitions)}
         if config.contenders:
-            python = quix_python(environments, say)
+            python = contender_python("quix", "stream", environments, say)
             few = replace(workload, events=config.faust_events)
             runs["quix"] = partial(quix, lab, python, workload, config.partitions)
             runs["stock_faust"] = partial(faust, lab, few, config.partitions)

@@ -17,6 +17,7 @@ import typer
 from schemas.errors import SlipstreamError
 from slipstream.cli import (
     bench,
+    bench_rank,
     bench_states,
     data,
     dead_letters,
@@ -71,7 +72,21 @@ def root(
     )
 
 
-for module in (stack, stages, data, dead_letters, models, model, evaluate, states, demo, bench, bench_states, forget):
+for module in (
+    stack,
+    stages,
+    data,
+    dead_letters,
+    models,
+    model,
+    evaluate,
+    states,
+    demo,
+    bench,
+    bench_rank,
+    bench_states,
+    forget,
+):
     module.register(app)
 
 

@@ -16,7 +16,7 @@ from tests.bundles import random_bundle
 COMMANDS = (
     "up", "down", "status", "config", "topics create", "ingest", "sequence", "encode", "replay", "simulate", "train",
     "export", "evaluate", "model status", "model activate", "model retire", "state show", "rank", "verify", "demo", "forget",
-    "bench stream", "bench chaos", "bench refresh", "bench e2e", "bench scale", "bench accelerators", "bench tables",
+    "bench stream", "bench chaos", "bench refresh", "bench e2e", "bench scale", "bench accelerators", "bench rank", "bench tables",
     "dead-letters list",
     "dead-letters show", "dead-letters replay", "dead-letters drop",
 )  # fmt: skip
