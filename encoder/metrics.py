@@ -69,6 +69,12 @@ class EncodeMetrics:
         self.store_retries = Counter(
             "slipstream_encode_store_retries", "Times that a batch had to wait for Redis", registry=registry
         )
+        self.redis_losses = Counter(
+            "slipstream_encode_redis_losses",
+            "Partitions whose states Redis lost, all of them or the newest, and that are read again",
+            ["extent"],
+            registry=registry,
+        )
         self.state_bytes_written = Counter(
             "slipstream_encode_state_bytes_written", "Headers and slots sent to the store, bytes", registry=registry
         )
