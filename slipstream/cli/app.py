@@ -2,7 +2,8 @@
 
 Exit codes: 0 done; 1 unexpected; 2 usage or settings; 3 a program or package is missing; 4 bytes that do not keep their contract
 (event log, bundle, state); 5 topics; 6 Kafka or Redis cannot be reached; 7 fenced by another worker; 8 execution provider; 9 the
-oracle found a mismatch; 130 interrupted. docs/operations.md tells what to do about each.
+oracle found a mismatch; 10 no state; 11 the disk of a store; 12 the doctor found something wrong; 130 interrupted.
+docs/operations.md tells what to do about each.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from slipstream.cli import (
     data,
     dead_letters,
     demo,
+    doctor,
     evaluate,
     forget,
     model,
@@ -29,6 +31,7 @@ from slipstream.cli import (
     stack,
     stages,
     states,
+    train_ranker,
 )
 from slipstream.cli.context import EXIT_INTERRUPTED, Context
 
@@ -80,11 +83,13 @@ for module in (
     models,
     model,
     evaluate,
+    train_ranker,
     states,
     demo,
     bench,
     bench_rank,
     bench_states,
+    doctor,
     forget,
 ):
     module.register(app)

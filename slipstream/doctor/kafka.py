@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from difflib import get_close_matches
 
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import ConfigResource, ResourceType  # type: ignore[attr-defined]
@@ -25,7 +26,7 @@ _DEFAULT_PORT = 9092
 #: Brokers whose addresses are tried.
 _MOST_BROKERS = 12
 #: How long a record may take that tells the broker's time: one that is there, or, in a busy deployment, a new one.
-_RECORD_S = 2.0
+_RECORD_S = 1.0
 #: What a record may take from the broker's clock to ours.
 _ON_THE_WAY_MS = 250
 _SUFFIX = Names("x").batches.removeprefix("x")
@@ -109,13 +110,13 @@ def _refused(host: str, port: int | None) -> str:
 
 
 def _prefixes(admin: Admin, names: Names) -> list[str]:
-    """Of other deployments on the cluster, as far as this user sees them."""
+    """Of other deployments on the cluster, as far as this user sees them; what looks like a mistyped one first."""
     try:
         topics = admin.client.list_topics(timeout=REQUEST_TIMEOUT_S).topics
     except KafkaException:
         return []
     found = {topic.removesuffix(_SUFFIX) for topic in topics if topic.endswith(_SUFFIX)}
-    return sorted(found - {names.prefix})[:5]
+    return get_close_matches(names.prefix, found - {names.prefix}, n=5, cutoff=0)
 
 
 def _configs(admin: Admin, topics: list[str]) -> dict[str, Mapping[str, str] | None]:

@@ -15,7 +15,8 @@ from tests.bundles import random_bundle
 
 COMMANDS = (
     "up", "down", "status", "config", "topics create", "ingest", "sequence", "encode", "replay", "simulate", "train",
-    "export", "evaluate", "model status", "model activate", "model retire", "state show", "rank", "verify", "demo", "forget",
+    "export", "evaluate", "evaluate-ranker", "model status", "model activate", "model retire", "state show", "rank", "verify", "demo",
+    "forget", "doctor",
     "bench stream", "bench chaos", "bench refresh", "bench e2e", "bench scale", "bench accelerators", "bench rank", "bench tables",
     "dead-letters list",
     "dead-letters show", "dead-letters replay", "dead-letters drop",
