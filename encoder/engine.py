@@ -20,10 +20,11 @@ from typing import NamedTuple
 
 from encoder.hot import HotStates
 from encoder.metrics import EncodeMetrics
+from encoder.past import Resident
 from encoder.plan import PlanKind
-from encoder.refresh import Refreshed, Refresher, Want, join_slots
+from encoder.refresh import Refreshed, Refresher, Want
 from encoder.stopwatch import Stopwatch
-from encoder.store import Deleted, Invalid, Loaded, Outcome, StateStore, Write, fresh_revision, is_newer
+from encoder.store import Base, Deleted, Invalid, Outcome, StateStore, Write, fresh_revision, is_newer
 from schemas.errors import FencedError
 from schemas.sequence import Records
 from schemas.state import FIXED_BYTES, Fence, Header, Kind, State, StateLayout
@@ -72,7 +73,7 @@ class _Task:
     """An update on its way."""
 
     update: Update
-    base: Loaded
+    base: Resident | Deleted | Invalid | None
     is_hot: bool  # the base was not read just now: the store may hold another one
     done: Done | None = None
 
@@ -139,14 +140,14 @@ class Engine:
         with self._watch("load"):
             loaded = self._store.load([task.update.user for task in tasks])
         for task, base in zip(tasks, loaded, strict=True):
-            task.base, task.is_hot = base, False
+            task.base, task.is_hot = Resident.of(base, self.layout) if isinstance(base, State) else base, False
             if isinstance(base, Invalid):
                 self._metrics.damaged_states.inc()
                 _log.warning("%s; it is made anew", base.reason)
 
     def _is_settled(self, task: _Task) -> bool:
         """Whether what was read says that nothing is left to do."""
-        if not isinstance(task.base, State | Deleted):
+        if not isinstance(task.base, Resident | Deleted):
             return False
         header = task.base.header
         ours = self._unanswered.get(header.revision)
@@ -159,7 +160,7 @@ class Engine:
     def _write(self, tasks: list[_Task], polled_ms: int) -> list[_Task]:
         """Plan, run and write. Returns those that must be read again."""
         refreshed = self._refresher.refresh(
-            [Want(t.update.user, t.update.records, t.base if isinstance(t.base, State) else None) for t in tasks]
+            [Want(t.update.user, t.update.records, t.base if isinstance(t.base, Resident) else None) for t in tasks]
         )
         now_ms = self._clock_ms()
         if self._max_age_ms and now_ms - polled_ms > self._max_age_ms:
@@ -200,8 +201,12 @@ class Engine:
         if plan.kind is PlanKind.DELETE:
             self._hot.drop(task.update.user)
         elif self._hot.keeps_any:
-            kept = task.base.slots[: plan.kept] if isinstance(task.base, State) and plan.kept else row.slots[:0]
-            self._hot.put(task.update.user, State(header, join_slots(kept, row.slots)))
+            state = task.base
+            if isinstance(state, Resident):
+                state.become(header, plan.kept, row.slots)
+            else:
+                state = Resident(header, row.slots, self.layout)
+            self._hot.put(task.update.user, state)
 
     def _supersede(self, task: _Task) -> None:
         task.done = Done(None, 0, 0)
@@ -221,12 +226,12 @@ class Engine:
         )
 
 
-def to_write(update: Update, base: Loaded, row: Refreshed, layout: StateLayout, now_ms: int) -> Write:
+def to_write(update: Update, base: Base, row: Refreshed, layout: StateLayout, now_ms: int) -> Write:
     """What brings the stored value from `base` to `row`, which was made of it."""
     plan = row.plan
     length = len(plan.wanted)
     capacity = layout.capacity_for(length) if length else 0
-    if plan.kept and isinstance(base, State):
+    if plan.kept and isinstance(base, Resident):
         capacity = max(capacity, base.header.capacity)  # room that is there is used
     header = Header(
         kind=Kind.STATE if length else Kind.DELETED,
@@ -247,7 +252,7 @@ def to_write(update: Update, base: Loaded, row: Refreshed, layout: StateLayout, 
 def _is_current(task: _Task, kind: PlanKind) -> bool:
     """Whether the store holds what this very record asks for: it was delivered again."""
     match task.base:
-        case State():
+        case Resident():
             return kind is PlanKind.HIT and task.base.header.fence == task.update.fence
         case Deleted():
             return kind is PlanKind.DELETE and task.base.header.fence == task.update.fence

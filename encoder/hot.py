@@ -10,14 +10,16 @@ from collections import OrderedDict
 from collections.abc import Collection
 from typing import NamedTuple
 
-from schemas.state import State, StateLayout
+from encoder.past import Resident
+from schemas.state import StateLayout
 
 #: A state whose stored slots were damaged behind our back is seen within so many of its writes. Costs 1/32 of a read per write.
 DEFAULT_RECHECK_EVERY = 32
 
 
 class _Entry(NamedTuple):
-    state: State
+    state: Resident
+    bytes: int
     writes_left: int
 
 
@@ -38,7 +40,7 @@ class HotStates:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def get(self, user: bytes) -> State | None:
+    def get(self, user: bytes) -> Resident | None:
         entry = self._entries.get(user)
         if entry is None:
             return None
@@ -48,26 +50,25 @@ class HotStates:
         self._entries.move_to_end(user)
         return entry.state
 
-    def put(self, user: bytes, state: State) -> None:
+    def put(self, user: bytes, state: Resident) -> None:
+        """Keep what the store holds now: a state that was not here yet, or one of here that has become another."""
         former = self._entries.pop(user, None)
         if former is not None:
-            self.bytes -= self._size(former.state)
+            self.bytes -= former.bytes
         left = self._recheck_every if former is None else former.writes_left - 1
-        self._entries[user] = _Entry(state, left)
-        self.bytes += self._size(state)
+        size = self._layout.value_bytes(state.header.capacity)
+        self._entries[user] = _Entry(state, size, left)
+        self.bytes += size
         while self.bytes > self._max_bytes:
             _, oldest = self._entries.popitem(last=False)
-            self.bytes -= self._size(oldest.state)
+            self.bytes -= oldest.bytes
 
     def drop(self, user: bytes) -> None:
         entry = self._entries.pop(user, None)
         if entry is not None:
-            self.bytes -= self._size(entry.state)
+            self.bytes -= entry.bytes
 
     def drop_partitions(self, partitions: Collection[int]) -> None:
         """Forget the users of partitions that are another worker's now."""
         for user in [u for u, e in self._entries.items() if e.state.header.fence.partition in partitions]:
             self.drop(user)
-
-    def _size(self, state: State) -> int:
-        return self._layout.value_bytes(state.header.capacity)

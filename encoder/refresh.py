@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoder.features import NO_EVENT_MS
-from encoder.past import gather_past
+from encoder.past import Resident, gather_past
 from encoder.plan import Plan, PlanKind, plan
 from encoder.stopwatch import Stopwatch
 from schemas.scales import encode_scales
 from schemas.sequence import NO_RECORDS, RECORD, Records
-from schemas.state import State, StateLayout
+from schemas.state import StateLayout
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Want(NamedTuple):
 
     user: bytes
     records: Records
-    base: State | None
+    base: Resident | None
 
 
 class Refreshed(NamedTuple):
@@ -167,13 +167,12 @@ class Refresher:
         return [row for row in refreshed if row is not None]
 
     def _without_run(self, want: Want, made: Plan) -> Refreshed | None:
-        no_slots = np.empty(0, self.layout.slot)
         if made.kind is PlanKind.DELETE:
-            return Refreshed(want.user, made, no_slots, 0, np.empty(0, np.float16))
+            return Refreshed(want.user, made, np.empty(0, self.layout.slot), 0, np.empty(0, np.float16))
         if made.kind is PlanKind.HIT:
             assert want.base is not None
             header = want.base.header
-            return Refreshed(want.user, made, no_slots, header.slots_crc, header.embedding)
+            return Refreshed(want.user, made, np.empty(0, self.layout.slot), header.slots_crc, header.embedding)
         return None
 
     def _run(
@@ -187,7 +186,7 @@ class Refresher:
             events = np.frombuffer(b"".join([made.new_events.tobytes() for made in plans]), RECORD)  # (n,)
             tokens = np.zeros((len(plans), longest, self.layout.shape.d_model), np.float32)
             tokens[real] = self._tokens.tokens(events, _previous_ms(events, plans, new))
-            pasts = [w.base.slots[: p.kept] for w, p in zip(wants, plans, strict=True) if p.kept and w.base is not None]
+            pasts = [w.base.past(p.kept) for w, p in zip(wants, plans, strict=True) if p.kept and w.base is not None]
             past = gather_past(pasts, int(kept.max()), self.layout) if pasts else None
         with self._watch("run"):
             out = self._graphs.encode(tokens, new - 1) if past is None else self._graphs.append(tokens, *past, new - 1)
@@ -257,13 +256,5 @@ def _cut(run: NDArray[np.int64], *limits: int) -> Iterator[NDArray[np.int64]]:
         yield run[start : start + users]
 
 
-def _crc(base: State | None, kept: int, new: NDArray[np.void]) -> int:
-    if base is None or not kept:
-        return zlib.crc32(new.tobytes())
-    whole = kept == len(base.slots)
-    return zlib.crc32(new.tobytes(), base.header.slots_crc if whole else zlib.crc32(base.slots[:kept].tobytes()))
-
-
-def join_slots(kept: NDArray[np.void], new: NDArray[np.void]) -> NDArray[np.void]:
-    """`(n,)` and `(m,)` of StateLayout.slot -> `(n + m,)`. As bytes, since numpy copies structures field by field."""
-    return np.concatenate([kept.view(np.uint8), new.view(np.uint8)]).view(new.dtype)
+def _crc(base: Resident | None, kept: int, new: NDArray[np.void]) -> int:
+    return zlib.crc32(new.tobytes(), base.slots_crc(kept) if base is not None and kept else 0)

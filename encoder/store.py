@@ -50,18 +50,29 @@ class Invalid(NamedTuple):
 Loaded = State | Deleted | Invalid | None
 
 
+class Readable(Protocol):
+    """A state or a marker, whatever it has beside its header."""
+
+    @property
+    def header(self) -> Header: ...
+
+
+#: What a write was made from.
+Base = Readable | Invalid | None
+
+
 class Write(NamedTuple):
     """One user's new state.
 
     Attributes:
-        base: what the plan was made from, as it was loaded.
+        base: what the plan was made from.
         header: the new header, with a fresh revision; of kind DELETED for a delete.
         kept: slots of the stored value that stay; 0 replaces the value.
         slots: `(length - kept,)` of StateLayout.slot, those that follow.
     """
 
     user: bytes
-    base: Loaded
+    base: Base
     header: Header
     kept: int
     slots: NDArray[np.void]
@@ -98,18 +109,14 @@ def fresh_revision() -> bytes:
     return os.urandom(len(NO_REVISION))
 
 
-def base_revision(base: Loaded) -> bytes:
+def base_revision(base: Base) -> bytes:
     """What a write from this base must find in the place of the revision."""
-    match base:
-        case None:
-            return NO_REVISION
-        case Invalid():
-            return base.found
-        case _:
-            return base.header.revision
+    if base is None:
+        return NO_REVISION
+    return base.found if isinstance(base, Invalid) else base.header.revision
 
 
-def base_fence(base: Loaded) -> Fence | None:
+def base_fence(base: Base) -> Fence | None:
     """The fence of a state or marker; None where nothing readable is."""
     return None if base is None or isinstance(base, Invalid) else base.header.fence
 

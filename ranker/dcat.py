@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from encoder.bundle import Bundle
 from encoder.features import Features
-from encoder.past import gather_past
+from encoder.past import gather_past, parts_of
 from encoder.runtime import Runtime, RuntimeConfig, Scores
 from ranker.rows import Row
 from ranker.runs import Line, runs
@@ -132,7 +132,7 @@ class Dcat:
         for row, line in zip(padded, run, strict=True):
             row[: line.candidates] = tokens[line.start : line.stop]
         longest = max(1, max(line.length for line in run))
-        past = gather_past([states[line.user] for line in run], longest, self.layout)
+        past = gather_past([parts_of(states[line.user]) for line in run], longest, self.layout)
         crossed = self._runtime.cross(padded, *past)
         for i, line in enumerate(run):
             hidden[line.start : line.stop] = crossed.hidden[i, : line.candidates]

@@ -5,19 +5,19 @@ from __future__ import annotations
 import numpy as np
 
 from encoder.hot import HotStates
+from encoder.past import Resident
 from schemas.sequence import RECORD
-from schemas.state import State
 from tests.encoder.states import LAYOUT, fence, slots, write
 
 
-def state(length: int = 3, partition: int = 0) -> State:
+def state(length: int = 3, partition: int = 0) -> Resident:
     records = np.zeros(length, RECORD)
     records["timestamp_ms"] = np.arange(length)
     made = write(b"u", None, fence(1, partition=partition), 0, slots(records))
-    return State(made.header, made.slots)
+    return Resident(made.header, made.slots, LAYOUT)
 
 
-SIZE = LAYOUT.value_bytes(16)
+SIZE = LAYOUT.value_bytes(LAYOUT.capacity_for(3))
 
 
 def test_the_least_recently_used_go_first() -> None:
@@ -35,7 +35,7 @@ def test_bytes_are_counted_through_changes() -> None:
     hot = HotStates(LAYOUT, 100 * SIZE)
     hot.put(b"a", state(3))
     hot.put(b"a", state(20))
-    assert hot.bytes == LAYOUT.value_bytes(32)
+    assert hot.bytes == LAYOUT.value_bytes(LAYOUT.capacity_for(20)) > SIZE
     hot.drop(b"a")
     hot.drop(b"a")
     assert (len(hot), hot.bytes) == (0, 0)

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from encoder.oracle import slot_steps
+from encoder.past import Resident
 from encoder.plan import Plan, PlanKind
-from encoder.refresh import Refreshed, Refresher, Slots, Want, join_slots, limits_of, runs
+from encoder.refresh import Refreshed, Refresher, Slots, Want, limits_of, runs
 from encoder.store import fresh_revision
 from schemas.sequence import NO_RECORDS, Records
 from schemas.state import Fence, Header, Kind, State, StateLayout, decode_state, encode_state
@@ -21,7 +22,7 @@ from tests.encoder.models import Model
 def state_of(row: Refreshed, base: State | None, layout: StateLayout) -> State:
     """The state after a refresh, through its bytes: checksums must be right."""
     kept = row.slots[:0] if base is None else base.slots[: row.plan.kept]
-    slots = join_slots(kept, row.slots)
+    slots = np.concatenate([kept, row.slots])
     n = len(slots)
     header = Header(
         Kind.STATE, layout.model_id, fresh_revision(), Fence(bytes(16), 0, 0), n, layout.capacity_for(n),
@@ -30,6 +31,10 @@ def state_of(row: Refreshed, base: State | None, layout: StateLayout) -> State:
     state = decode_state(encode_state(header, slots, layout), layout)
     assert state is not None
     return state
+
+
+def want(user: bytes, records: Records, state: State | None, layout: StateLayout) -> Want:
+    return Want(user, records, None if state is None else Resident.of(state, layout))
 
 
 def fresh(refresher: Refresher, wanted: Records) -> Refreshed:
@@ -68,15 +73,15 @@ def test_whatever_happens_a_state_is_what_its_events_encode_to(model: Model, use
     for step in range(max(map(len, users))):
         # Users are refreshed together, each on its own way.
         now = [i for i, life in enumerate(users) if step < len(life)]
-        wants = [Want(b"%d" % i, events(users[i][step], seed=i), states[i]) for i in now]
-        for i, want, row in zip(now, wants, refresher.refresh(wants), strict=True):
-            assert row.user == want.user
+        wants = [want(b"%d" % i, events(users[i][step], seed=i), states[i], model.layout) for i in now]
+        for i, asked, row in zip(now, wants, refresher.refresh(wants), strict=True):
+            assert row.user == asked.user
             if row.plan.kind is PlanKind.DELETE:
-                assert not len(want.records)
+                assert not len(asked.records)
                 assert not len(row.slots)
                 states[i] = None
             else:
-                states[i] = assert_same(row, want.base, row.plan.wanted, model)
+                states[i] = assert_same(row, states[i], row.plan.wanted, model)
 
 
 def test_many_users_of_all_kinds_at_once(model: Model) -> None:
@@ -87,7 +92,7 @@ def test_many_users_of_all_kinds_at_once(model: Model) -> None:
     for i, state in enumerate(states):
         held = state.events["timestamp_ms"].tolist()
         wants.append(
-            Want(
+            want(
                 b"%d" % i,
                 [
                     events([*held, 100], seed=i),  # append
@@ -98,20 +103,21 @@ def test_many_users_of_all_kinds_at_once(model: Model) -> None:
                     NO_RECORDS,
                 ][i % 6],
                 None if i % 7 == 0 else state,
+                layout,
             )
         )
     rows = refresher.refresh(wants)
-    assert [row.user for row in rows] == [want.user for want in wants]
-    for want, row in zip(wants, rows, strict=True):
+    assert [row.user for row in rows] == [asked.user for asked in wants]
+    for asked, state, row in zip(wants, states, rows, strict=True):
         if row.plan.kind is not PlanKind.DELETE:
-            assert_same(row, want.base, row.plan.wanted, model)
+            assert_same(row, None if asked.base is None else state, row.plan.wanted, model)
     assert {row.plan.kind for row in rows} == set(PlanKind) - {PlanKind.SUFFIX}
 
 
 def test_the_window_is_anchored_anew_when_it_is_full(model: Model) -> None:
     refresher, state, kinds = model.refresher(), None, []
     for stop in range(1, 40):
-        row = refresher.refresh([Want(b"u", events(range(max(0, stop - 24), stop)), state)])[0]
+        row = refresher.refresh([want(b"u", events(range(max(0, stop - 24), stop)), state, model.layout)])[0]
         kinds.append(row.plan.kind)
         state = assert_same(row, state, row.plan.wanted, model)
     assert kinds.count(PlanKind.FULL) == 4  # the first, then at 25, 32 and 39
@@ -121,7 +127,9 @@ def test_the_window_is_anchored_anew_when_it_is_full(model: Model) -> None:
 def test_a_hit_and_a_delete_run_no_graph(model: Model) -> None:
     refresher = model.refresher()
     state = state_of(refresher.refresh([Want(b"u", events(range(5)), None)])[0], None, model.layout)
-    hit, delete = refresher.refresh([Want(b"u", state.events, state), Want(b"v", NO_RECORDS, state)])
+    hit, delete = refresher.refresh(
+        [want(b"u", state.events, state, model.layout), want(b"v", NO_RECORDS, state, model.layout)]
+    )
     assert (hit.plan.kind, len(hit.slots), hit.slots_crc) == (PlanKind.HIT, 0, state.header.slots_crc)
     assert hit.embedding.tobytes() == state.header.embedding.tobytes()
     assert (delete.plan.kind, len(delete.slots), len(delete.embedding)) == (PlanKind.DELETE, 0, 0)
