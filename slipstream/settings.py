@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 from schemas.errors import ConfigError
 from schemas.event import DEFAULT_MAX_FUTURE_MS, ParserConfig
@@ -193,6 +199,27 @@ def load_settings(file: Path | None, flags: Mapping[str, Any]) -> Settings:
     return settings
 
 
+def setting_sources(file: Path | None, flags: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Where the value of each setting comes from: `flag`, `environment`, a file's path, or `default`; the first one wins. Tables
+    are merged, so theirs may come from several.
+
+    Args:
+        file, flags: as load_settings took them, without an error.
+    """
+    path = _settings_file(file)
+    given: dict[str, Mapping[str, Any]] = {
+        "flag": {key: value for key, value in flags.items() if value is not None},
+        "environment": EnvSettingsSource(Settings)(),
+    }
+    if path is not None:
+        given[str(path)] = TomlConfigSettingsSource(Settings, path)()
+    sources = {}
+    for name, field in Settings.model_fields.items():
+        found = [where for where, values in given.items() if name in values] or ["default"]
+        sources[name] = tuple(found if field.annotation == dict[str, str] else found[:1])
+    return sources
+
+
 def _settings_file(file: Path | None) -> Path | None:
     named = file or (Path(os.environ[CONFIG_VARIABLE]) if os.environ.get(CONFIG_VARIABLE) else None)
     if named is not None and not named.is_file():
@@ -206,7 +233,7 @@ def _refuse_unknown_variables() -> None:
     known = {ENV_PREFIX + name.upper() for name in Settings.model_fields} | {CONFIG_VARIABLE}
     unknown = sorted(name for name in os.environ if name.upper().startswith(ENV_PREFIX) and name.upper() not in known)
     if unknown:
-        raise ConfigError(f"environment: {', '.join(unknown)}: no such setting; `slipstream config` lists all")
+        raise ConfigError(f"environment: {', '.join(unknown)}: no such setting; `slipstream config show` lists all")
 
 
 def _places(path: Path | None) -> str:

@@ -20,6 +20,7 @@ from slipstream.cli import (
     bench,
     bench_rank,
     bench_states,
+    config,
     data,
     dead_letters,
     demo,
@@ -39,7 +40,8 @@ app = typer.Typer(
     name="slipstream",
     help="Keeps user embeddings fresh: engagement events from Kafka become PinFM states in Redis, for rankers to cross with "
     "candidates.",
-    epilog="Each option here is a setting too: SLIPSTREAM_PREFIX, or `prefix` in slipstream.toml. `slipstream config` shows all.",
+    epilog="Each option here is a setting too: SLIPSTREAM_PREFIX, or `prefix` in slipstream.toml. `slipstream config show` lists "
+    "all.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -89,6 +91,7 @@ for module in (
     bench,
     bench_rank,
     bench_states,
+    config,
     doctor,
     forget,
 ):

@@ -1,4 +1,4 @@
-"""`slipstream up`, `down`, `status`: the local stack; `slipstream config`: the settings."""
+"""`slipstream up`, `down`, `status`: the local stack."""
 
 from __future__ import annotations
 
@@ -6,19 +6,15 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
-from edge.kafka import masked
 from slipstream.cli.context import context, interrupt_once
 from slipstream.stack import PartStatus, down, status, up
-from stream.registry import masked as masked_registry
 
 
 def register(app: typer.Typer) -> None:
     app.command("up")(_up)
     app.command("down")(_down)
     app.command("status")(_status)
-    app.command("config")(_config)
 
 
 def _up(command: typer.Context) -> None:
@@ -100,29 +96,3 @@ def _as_json(part: PartStatus) -> dict[str, Any]:
         "started_at_ms": part.started_at_ms,
         "log": str(part.log) if part.log else None,
     }
-
-
-def _config(
-    command: typer.Context,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
-) -> None:
-    """Show every setting, its value and what it means. Passwords are masked.
-
-    Examples:
-
-      slipstream config
-
-      SLIPSTREAM_PARTITIONS=16 slipstream config --json
-    """
-    ctx = context(command)
-    settings = ctx.settings
-    values = settings.model_dump(mode="json")
-    values["kafka_options"] = masked(settings.kafka_options)
-    values["schema_registry_options"] = masked_registry(settings.schema_registry_options)
-    if json:
-        ctx.emit(values)
-        return
-    table = Table("setting", "value", "meaning")
-    for name, field in type(settings).model_fields.items():
-        table.add_row(name, str(values[name]), field.description)
-    ctx.console.print(table)

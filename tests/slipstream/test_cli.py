@@ -14,12 +14,11 @@ from slipstream.cli.app import app
 from tests.bundles import random_bundle
 
 COMMANDS = (
-    "up", "down", "status", "config", "topics create", "ingest", "sequence", "encode", "replay", "simulate", "train",
-    "export", "evaluate", "evaluate-ranker", "model status", "model activate", "model retire", "state show", "rank", "verify", "demo",
-    "forget", "doctor",
-    "bench stream", "bench chaos", "bench refresh", "bench e2e", "bench scale", "bench accelerators", "bench rank", "bench tables",
-    "dead-letters list",
-    "dead-letters show", "dead-letters replay", "dead-letters drop",
+    "up", "down", "status", "config show", "config reference", "doctor", "topics create", "ingest", "sequence",
+    "encode", "replay", "simulate", "train", "export", "evaluate", "evaluate-ranker", "model status",
+    "model activate", "model retire", "state show", "rank", "verify", "demo", "forget", "bench stream", "bench chaos",
+    "bench refresh", "bench e2e", "bench scale", "bench accelerators", "bench rank", "bench tables",
+    "dead-letters list", "dead-letters show", "dead-letters replay", "dead-letters drop",
 )  # fmt: skip
 NOWHERE = "127.0.0.1:1"
 
@@ -89,7 +88,7 @@ def test_what_goes_wrong_has_its_exit_code_and_a_message(
 
 
 def test_an_unknown_variable_is_named(tmp_path: Path) -> None:
-    done = _slipstream(tmp_path, "config", SLIPSTREAM_PREFIXX="x")
+    done = _slipstream(tmp_path, "config", "show", SLIPSTREAM_PREFIXX="x")
     assert (done.returncode, "SLIPSTREAM_PREFIXX" in done.stderr) == (2, True)
 
 
@@ -97,6 +96,7 @@ def test_config_shows_values_and_masks_secrets(tmp_path: Path) -> None:
     done = _slipstream(
         tmp_path,
         "config",
+        "show",
         "--json",
         SLIPSTREAM_REDIS_URL="redis://:hunter2@h",
         SLIPSTREAM_KAFKA_OPTIONS='{"sasl.password":"hunter3","sasl.username":"u"}',
@@ -105,11 +105,19 @@ def test_config_shows_values_and_masks_secrets(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "hunter" not in done.stdout + done.stderr
-    assert json.loads(done.stdout)["kafka_options"]["sasl.username"] == "u"
+    shown = json.loads(done.stdout)
+    assert shown["kafka_options"]["value"]["sasl.username"] == "u"
+    assert (shown["kafka_options"]["source"], shown["prefix"]["source"]) == ("environment", "default")
+
+
+def test_the_page_of_the_settings_is_what_the_command_prints(tmp_path: Path) -> None:
+    done = _slipstream(tmp_path, "config", "reference")
+    page = Path(__file__).parents[2] / "docs" / "settings.md"
+    assert done.stdout == page.read_text(), "run `slipstream config reference > docs/settings.md`"
 
 
 def test_a_format_that_needs_a_registry_says_so(tmp_path: Path) -> None:
-    done = _slipstream(tmp_path, "--kafka-bootstrap", "x:9", "config", SLIPSTREAM_FORMATS='["json","xml"]')
+    done = _slipstream(tmp_path, "--kafka-bootstrap", "x:9", "config", "show", SLIPSTREAM_FORMATS='["json","xml"]')
     assert (done.returncode, "formats" in done.stderr) == (2, True)
     done = _slipstream(tmp_path, "--kafka-bootstrap", "x:9", "ingest", SLIPSTREAM_FORMATS='["json","avro"]')
     assert (done.returncode, "schema_registry_url" in done.stderr) == (2, True), done.stderr

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import ConfigError
-from slipstream.settings import Settings, load_settings
+from slipstream.settings import Settings, load_settings, setting_sources
 
 
 @pytest.fixture(autouse=True)
@@ -25,6 +25,26 @@ def test_flags_count_more_than_the_environment_and_that_more_than_the_file(
     monkeypatch.setenv("SLIPSTREAM_PARTITIONS", "8")
     settings = load_settings(None, {"prefix": "from-flag", "partitions": None})
     assert (settings.prefix, settings.partitions, settings.threads) == ("from-flag", 8, 3)
+
+
+def test_the_source_of_each_value_is_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "slipstream.toml").write_text(
+        'prefix = "f"\npartitions = 7\nthreads = 3\n[kafka_options]\na = "1"\nb = "1"\n'
+    )
+    monkeypatch.setenv("SLIPSTREAM_PREFIX", "from-env")
+    monkeypatch.setenv("slipstream_partitions", "8")
+    monkeypatch.setenv("SLIPSTREAM_BUNDLE", "")  # as if it were not set
+    monkeypatch.setenv("SLIPSTREAM_KAFKA_OPTIONS", '{"a": "2"}')
+    flags = {"prefix": "from-flag", "data_dir": None}
+    sources = setting_sources(None, flags)
+    assert list(sources) == list(Settings.model_fields)
+    assert {name: of for name, of in sources.items() if of != ("default",)} == {
+        "kafka_options": ("environment", "slipstream.toml"),
+        "prefix": ("flag",),
+        "partitions": ("environment",),
+        "threads": ("slipstream.toml",),
+    }
+    assert load_settings(None, flags).kafka_options == {"a": "2", "b": "1"}
 
 
 def test_defaults_need_nothing() -> None:
