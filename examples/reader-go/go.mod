@@ -1,0 +1,3 @@
+module slipstream.example/reader
+
+go 1.21
