@@ -1,43 +1,41 @@
 """`slipstream bench refresh`: changelog records in, states readable in Redis: what a refresh costs, by what it takes.
 
-Encoder workers as people run them, on a real changelog and a real Redis; only the model's weights are random. Users get their
-first sequences, which makes their first states; then, round by round, each user's next sequence becomes visible at once, by a
-Kafka transaction's commit. CPU time is that of the workers from there to their last commit; Redis' and the broker's are nobody's.
+Encoder workers as people run them, on a real changelog and a real Redis (bench/encoders.py); only the model's weights are random.
+Users get their first sequences, which makes their first states; then, round by round, each user's next sequence becomes visible
+at once. The last rounds are the mix of a real log (bench/log_mix.py).
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-import msgspec
 import numpy as np
 
+from bench.encoders import Cost, Encoders, Row, Show, total
 from bench.events import random_records, user_key
+from bench.log_mix import LogMix, log_mix
 from bench.models import random_bundle
 from bench.path import Lab
-from bench.programs import Program, caught_up, metrics, wait_until
 from bench.result import Result
-from bench.topics import delete_topics, filled
+from bench.topics import delete_topics
 from edge.kafka import Admin
 from encoder.oracle import Claim, check_states
 from encoder.runtime import Runtime, RuntimeConfig
 from encoder.store_redis import RedisStateStore, connect
+from schemas.bundle import PRESETS
 from schemas.errors import MismatchError
-from schemas.sequence import DEFAULT_CAPACITY, Records, pack_sequence
-from slipstream.stack.process import free_port
+from schemas.log import EventLog
+from schemas.sequence import DEFAULT_CAPACITY, Records
 from stream.topics import create_topics
 
 Say = Callable[[str], None]
 
-_GAP_MS = 600_000
-_PART = 'slipstream_encode_part_seconds_total{part="'
-_KIND = 'slipstream_encode_refreshes_total{kind="'
-#: Parts of a worker's time that are no work.
-_IDLE = ("wait",)
+_FIRST_MS, _GAP_MS = 1_600_000_000_000, 600_000
+#: Encoding in full is shown every so many of the rows that it is compared with: enough of them, in less time.
+_FULL_EVERY = 4
 
 
 @dataclass(frozen=True)
@@ -46,9 +44,11 @@ class RefreshBench:
     Attributes:
         presets: models to measure.
         users: by preset, as many as their states fit into Redis and into the patience of whoever waits for their first encoding.
+            So many events of the log, too.
         workers: encoder processes.
         rounds: of the steady mix.
         checked: users whose states are compared with a fresh encoding at the end.
+        log: name of the log that the real mix is of; None: it is left out.
     """
 
     presets: tuple[str, ...] = ("small", "medium")
@@ -57,56 +57,23 @@ class RefreshBench:
     partitions: int = 4
     rounds: int = 3
     checked: int = 64
+    log: str | None = None
 
     def users_of(self, preset: str) -> int:
         return (self.users or {}).get(preset, {"nano": 16_000, "small": 8000, "medium": 2000, "paper": 100}[preset])
 
 
-class Cost(NamedTuple):
-    """Of one round: `records` users refreshed.
-
-    Attributes:
-        seconds: from the records' visibility until the last state was readable.
-        cpu_s: of all workers.
-        parts: seconds of their loops, by part.
-        kinds: users, by what their refresh took.
-    """
-
-    records: int
-    seconds: float
-    cpu_s: float
-    parts: dict[str, float]
-    kinds: dict[str, int]
-
-    @property
-    def users_per_s(self) -> float:
-        return self.records / self.seconds
-
-    @property
-    def overhead_share(self) -> float:
-        """Of a worker's busy time, what is not ONNX Runtime's."""
-        return 1 - self.parts["run"] / sum(self.parts.values())
-
-    def as_details(self) -> dict[str, Any]:
-        return {
-            "records": self.records,
-            "users_per_s": round(self.users_per_s),
-            "cpu_us_per_user": round(1e6 * self.cpu_s / self.records, 1),
-            "share": {part: round(s / sum(self.parts.values()), 3) for part, s in sorted(self.parts.items())},
-            "kinds": self.kinds,
-        }
-
-
-def run(config: RefreshBench, lab: Lab, say: Say) -> Result:
+def run(config: RefreshBench, log: EventLog | None, lab: Lab, say: Say) -> Result:
     """All presets, one after the other; `details` holds every round."""
     figures: dict[str, float | None] = {}
     details: dict[str, Any] = {}
     for preset in config.presets:
-        rounds = _Preset(config, lab, preset, say).measure()
+        mix = log_mix(log, config.users_of(preset), PRESETS[preset], np.random.default_rng(0)) if log else None
+        rounds = _Preset(config, lab, preset, say).measure(mix)
         details[preset] = {name: cost.as_details() for name, cost in rounds.items()}
-        full, steady = rounds["full"], rounds["steady"]
-        figures[f"refresh_vs_full_{preset}"] = (full.cpu_s / full.records) / (steady.cpu_s / steady.records)
+        figures |= preset_figures(preset, rounds)
         if preset == config.presets[0]:
+            steady = rounds["steady"]
             figures |= {
                 "users_per_s_hot": steady.users_per_s,
                 "users_per_s_cold": rounds["steady, states from Redis"].users_per_s,
@@ -115,111 +82,94 @@ def run(config: RefreshBench, lab: Lab, say: Say) -> Result:
     return Result("refresh", figures, asdict(config), details)
 
 
+def preset_figures(preset: str, rounds: Mapping[str, Cost]) -> dict[str, float | None]:
+    """What a model's refreshes cost, and how much more encoding in full does: of the steady mix, and of the log's."""
+    steady, full = rounds["steady"].cpu_us_per_record, rounds["full"].cpu_us_per_record
+    from_redis = rounds["steady, states from Redis"].cpu_us_per_record
+    in_log, in_log_full = rounds.get("log"), rounds.get("log, full")
+    return {
+        f"refresh_vs_full_{preset}": full / steady,
+        f"refresh_vs_full_log_{preset}": in_log_full.cpu_us_per_record / in_log.cpu_us_per_record
+        if in_log and in_log_full
+        else None,
+        f"cpu_us_hot_{preset}": steady,
+        f"cpu_us_cold_{preset}": from_redis,
+        f"cpu_us_full_{preset}": full,
+    }
+
+
 class _Preset:
     """One model's rounds, on one changelog."""
 
     def __init__(self, config: RefreshBench, lab: Lab, preset: str, say: Say) -> None:
         self._config, self._lab, self._preset, self._say = config, lab, preset, say
-        self._redis_url = lab.stack.redis_url
         self._names, self._directory = lab.fresh(f"refresh-{preset}")
-        self._admin = Admin(lab.kafka)
         self._bundle = random_bundle(self._directory / "model", preset)
-        self._refresh_log = self._directory / "refreshes.jsonl"
-        self._users = [user_key(i) for i in range(config.users_of(preset))]
+        self._encoders = Encoders(lab, self._names, self._bundle, config.partitions, self._directory)
         self._rng = np.random.default_rng(0)
         # In a steady stream a window's length is anything from `keep` to `context`.
-        shape = self._bundle.shape
-        lengths = self._rng.integers(shape.keep + 1, shape.context + 1, len(self._users))
-        self._histories = [random_records(int(n), 1_600_000_000_000, _GAP_MS, self._rng) for n in lengths]
+        shape, users = self._bundle.shape, config.users_of(preset)
+        lengths = self._rng.integers(shape.keep + 1, shape.context + 1, users)
+        self._histories: dict[bytes, Records] = {
+            user_key(i): random_records(n, _FIRST_MS, _GAP_MS, self._rng) for i, n in enumerate(lengths.tolist())
+        }
 
-    def measure(self) -> dict[str, Cost]:
+    def measure(self, mix: LogMix | None) -> dict[str, Cost]:
+        """Costs by round."""
         create_topics(self._lab.kafka, self._names, self._config.partitions)
-        every, shape = range(len(self._users)), self._bundle.shape
+        shape, users = self._bundle.shape, list(self._histories)
+        mixed = {user for user, _ in mix.events} if mix else set()
         costs: dict[str, Cost] = {}
-        hot = {"hot_cache_bytes": 2 * len(self._users) * self._bundle.layout.value_bytes(shape.context)}
-        with self._workers(hot) as workers:
-            costs["cold users"] = self._round("cold users", workers, every)
-            steady = [self._round("steady", workers, every, 1) for _ in range(self._config.rounds)]
-            costs["steady"] = _sum(steady)
-            costs["four events more"] = self._round("four events more", workers, every, 4)
-            costs["one late event"] = self._round("one late event", workers, every, late_by=5)
-            self._histories = [random_records(shape.context - 1, 1_600_000_000_000, _GAP_MS, self._rng) for _ in every]
-            self._round("other windows", workers, every)
-            self._round("windows full", workers, every, 1)
-            costs["anchored anew"] = self._round("anchored anew", workers, every, 1)
-        with self._workers({"hot_cache_bytes": 0}) as workers:
-            costs["steady, states from Redis"] = self._round("steady, states from Redis", workers, every, 1)
-        some = range(0, len(self._users), 4)
-        with self._workers({"hot_cache_bytes": 0, "incremental": False}) as workers:
-            costs["full"] = self._round("full", workers, some, 1)
+        room = 2 * (len(users) + len(mixed)) * self._bundle.layout.value_bytes(shape.context)
+        with self._workers(hot_cache_bytes=room) as show:
+            costs["cold users"] = self._show("cold users", show, self._histories.items())
+            steady = [self._show("steady", show, self._more(users, 1)) for _ in range(self._config.rounds)]
+            costs["steady"] = total(steady)
+            costs["four events more"] = self._show("four events more", show, self._more(users, 4))
+            costs["one late event"] = self._show("one late event", show, self._more(users, late_by=5))
+            if mix:
+                self._show("the log's users, first states", show, mix.anchored)
+                if mix.grown:
+                    self._show("the log's users, grown windows", show, mix.grown)
+                costs["log"] = self._show("the log", show, mix.events)
+        with self._workers(hot_cache_bytes=0) as show:
+            costs["steady, states from Redis"] = self._show("steady, states from Redis", show, self._more(users, 1))
+        with self._workers(hot_cache_bytes=0, incremental=False) as show:
+            costs["full"] = self._show("full", show, self._more(users[::_FULL_EVERY], 1))
+            if mix:
+                costs["log, full"] = self._show("the log, full", show, mix.events[::_FULL_EVERY])
+        with self._workers(hot_cache_bytes=0) as show:
+            self._histories = {u: random_records(shape.context - 1, _FIRST_MS, _GAP_MS, self._rng) for u in users}
+            self._show("other windows", show, self._histories.items())
+            self._show("windows full", show, self._more(users, 1))
+            costs["anchored anew"] = self._show("anchored anew", show, self._more(users, 1))
         self._check()
-        with connect(self._redis_url) as client:
+        with connect(self._lab.stack.redis_url) as client:
             client.flushdb()
-        delete_topics(self._admin, [self._names.sequences])
+        delete_topics(Admin(self._lab.kafka), [self._names.sequences])
         return costs
 
-    @contextmanager
-    def _workers(self, options: Mapping[str, object]) -> Iterator[list[tuple[Program, int]]]:
-        """Encoder processes that have caught up, each with its metrics' port."""
-        common = {
-            "kafka": self._lab.kafka.bootstrap_servers,
-            "prefix": self._names.prefix,
-            "redis_url": self._redis_url,
-            "bundle": str(self._bundle.directory),
-            "refresh_log": str(self._refresh_log),
-            **options,
-        }
-        with ExitStack() as stack:
-            workers = []
-            for _ in range(self._config.workers):
-                port = free_port()
-                program = Program.worker("encode", {**common, "metrics_port": port}, self._directory)
-                workers.append((stack.enter_context(program), port))
-            wait_until("the encoders own all partitions", lambda: self._shared(workers), [p for p, _ in workers])
-            yield workers
+    def _workers(self, **options: object) -> AbstractContextManager[Show]:
+        return self._encoders.started(self._config.workers, options)
 
-    def _shared(self, workers: Sequence[tuple[Program, int]]) -> bool:
-        """Each worker owns a part, and all is committed."""
-        lag = 'slipstream_encode_lag_records{partition="'
-        owned = [sum(name.startswith(lag) for name in metrics(port)) for _, port in workers]
-        return all(owned) and sum(owned) == self._config.partitions
+    def _show(self, name: str, show: Show, rows: Iterable[Row]) -> Cost:
+        shown = list(rows)
+        self._say(f"{self._preset}: {name}, {len(shown):,} records")
+        return show(shown)
 
-    def _round(
-        self, name: str, workers: Sequence[tuple[Program, int]], users: Sequence[int], more: int = 0, late_by: int = 0
-    ) -> Cost:
-        """Let each of these users have `more` events, or one in the past, and wait until their states say so."""
-        self._say(f"{self._preset}: {name}, {len(users):,} users")
+    def _more(self, users: Sequence[bytes], more: int = 0, late_by: int = 0) -> list[Row]:
+        """Each of these users has `more` events, or one in the past."""
         for user in users:
             self._histories[user] = _next(self._histories[user], more, late_by, self._rng)
-        values = [pack_sequence(0, self._histories[user].tobytes()) for user in users]
-        topic, group = self._names.sequences, self._names.encoder_group(self._bundle.model_id)
-        before, logged = _taken(workers), self._refresh_log.stat().st_size
-        with filled(self._lab.kafka, topic, [self._users[user] for user in users], values):
-            cpu_s = sum(program.cpu_s() for program, _ in workers)
-        started_ms = time.time() * 1000
-        wait_until("all is refreshed", lambda: caught_up(self._admin, group, topic), [p for p, _ in workers], 600)
-        cpu_s = sum(program.cpu_s() for program, _ in workers) - cpu_s
-        with self._refresh_log.open("rb") as log:
-            log.seek(logged)
-            written_ms = max(msgspec.json.decode(line)["written_ms"] for line in log)
-        time.sleep(1.1)  # the workers tell their parts once a second
-        spent = {key: value - before.get(key, 0.0) for key, value in _taken(workers).items()}
-        parts = {key.removeprefix(_PART)[:-2]: s for key, s in spent.items() if key.startswith(_PART)}
-        kinds = {key.removeprefix(_KIND)[:-2]: int(n) for key, n in spent.items() if key.startswith(_KIND) and n}
-        return Cost(
-            len(users),
-            (written_ms - started_ms) / 1000,
-            cpu_s,
-            {p: s for p, s in parts.items() if p not in _IDLE},
-            kinds,
-        )
+        return [(user, self._histories[user]) for user in users]
 
     def _check(self) -> None:
         """A figure of a run that computed something else is worth nothing."""
-        picked = self._rng.choice(len(self._users), min(self._config.checked, len(self._users)), replace=False).tolist()
-        layout = self._bundle.layout
-        stored = RedisStateStore(connect(self._redis_url), self._names, layout).load([self._users[i] for i in picked])
-        claims = [Claim(self._users[i], self._histories[i], state) for i, state in zip(picked, stored, strict=True)]
+        users, layout = list(self._histories), self._bundle.layout
+        picked = [users[i] for i in self._rng.permutation(len(users))[: self._config.checked].tolist()]
+        with connect(self._lab.stack.redis_url) as client:
+            stored = RedisStateStore(client, self._names, layout).load(picked)
+        claims = [Claim(user, self._histories[user], state) for user, state in zip(picked, stored, strict=True)]
         runtime = Runtime(self._bundle, RuntimeConfig(graphs=("encode", "append")))
         wrong = check_states(runtime, self._bundle.features, layout, claims)
         if wrong:
@@ -236,27 +186,3 @@ def _next(history: Records, more: int, late_by: int, rng: np.random.Generator) -
         new = random_records(more, int(history[-1]["timestamp_ms"]) + _GAP_MS, _GAP_MS, rng)
         history = np.concatenate([history, new])
     return history[-DEFAULT_CAPACITY:]
-
-
-def _taken(workers: Sequence[tuple[Program, int]]) -> dict[str, float]:
-    """Counters of all workers, summed."""
-    sums: dict[str, float] = {}
-    for _, port in workers:
-        for name, value in metrics(port).items():
-            sums[name] = sums.get(name, 0.0) + value
-    return sums
-
-
-def _sum(rounds: Sequence[Cost]) -> Cost:
-    def summed(of: Callable[[Cost], Mapping[str, float]]) -> dict[str, float]:
-        keys = {key for cost in rounds for key in of(cost)}
-        return {key: sum(of(cost).get(key, 0.0) for cost in rounds) for key in sorted(keys)}
-
-    kinds = {key: int(n) for key, n in summed(lambda cost: cost.kinds).items()}
-    return Cost(
-        sum(c.records for c in rounds),
-        sum(c.seconds for c in rounds),
-        sum(c.cpu_s for c in rounds),
-        summed(lambda cost: cost.parts),
-        kinds,
-    )

@@ -7,10 +7,15 @@ from typing import Annotated
 
 import typer
 
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, PrerequisiteError
+from schemas.log import EventLog
 from slipstream.cli.bench_group import Plot, bench, check_plot, known_presets, lab, report
-from slipstream.cli.context import context
+from slipstream.cli.context import Context, context
 from slipstream.cli.stages import Json
+from stream.logs import read_log
+
+#: Whose mix of refreshes is measured, if nobody says otherwise.
+_LOG = "ml-1m"
 
 
 def register(app: typer.Typer) -> None:
@@ -25,27 +30,44 @@ def _refresh(
     preset: Annotated[list[str] | None, typer.Option(help="Model size; repeatable [default: small, medium]")] = None,
     users: Annotated[int | None, typer.Option(min=8, help="Of each model [default: by its size]")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Encoder processes")] = 2,
+    log: Annotated[
+        str | None, typer.Option(help="Also the mix of this log: ml-1m or a file [default: ml-1m, if it is installed]")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Changelog records to states in Redis: users a second, and what a refresh costs beside encoding each time in full.
 
-    Real encoders on a Kafka and a Redis of its own, with hot states and with states from Redis; some states are
-    checked then. About 3 minutes on two quiet cores.
+    Real encoders on a Kafka and a Redis of its own: hot states and states from Redis, steady users, late events, cold users,
+    windows anchored anew, and the mix that a real log makes. Some states are checked then. About 4 minutes on two quiet cores.
 
     Examples:
 
       slipstream bench refresh --json
 
-      slipstream bench refresh --preset nano --users 500 --workers 1
+      slipstream bench refresh --preset nano --users 500 --workers 1 --log ml-100k
     """
     from bench.refresh import RefreshBench, run
 
     ctx = context(command)
     presets = known_presets(preset or ["small", "medium"])
-    config = RefreshBench(presets, dict.fromkeys(presets, users) if users else None, workers)
+    events = _log_or_none(ctx, log)
+    config = RefreshBench(
+        presets, dict.fromkeys(presets, users) if users else None, workers, log=(log or _LOG) if events else None
+    )
     with lab(ctx) as place:
-        result = run(config, place, ctx.say)
+        result = run(config, events, place, ctx.say)
     report(ctx, result, json)
+
+
+def _log_or_none(ctx: Context, name: str | None) -> EventLog | None:
+    """The log of this name. Of no name: the default one, or None and a line that says why."""
+    try:
+        return read_log(name or _LOG, ctx.settings.vocabulary)
+    except PrerequisiteError as error:
+        if name is not None:
+            raise
+        ctx.say(f"the mix of a real log is left out: {error}")
+        return None
 
 
 def _e2e(
