@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import NamedTuple
@@ -57,6 +58,7 @@ class BackfillReader:
         self._partitions: dict[int, BackfillPartition] = {}
         self._passed = 0
         self._progress = Progress()
+        self._name = secrets.token_hex(4)
 
     def __contains__(self, partition: int) -> bool:
         return partition in self._partitions
@@ -126,7 +128,9 @@ class BackfillReader:
             return None
         self._progress.update(self._passed)
         left_s = self._progress.left_s(sum(self.left().values()))
-        return BackfillNote(found.end, round(self._progress.per_s, 1), None if left_s is None else round(left_s, 1))
+        return BackfillNote(
+            self._name, found.end, round(self._progress.per_s, 1), None if left_s is None else round(left_s, 1)
+        )
 
     def __str__(self) -> str:
         """Where it stands, for people."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaException
@@ -18,10 +18,11 @@ from confluent_kafka.admin import AdminClient
 from edge.kafka import REQUEST_TIMEOUT_S, Admin, KafkaConfig, make, mapped
 from encoder.models_redis import activate_model, active_model, delete_states
 from encoder.store_redis import RedisClient
+from schemas.backfill import decode_note
 from schemas.bundle import MODEL_ID_CHARS
 from schemas.errors import ConfigError, FencedError, UnavailableError
 from schemas.names import Names
-from stream.group_offsets import committed_offsets
+from stream.group_offsets import Committed, committed, committed_offsets
 from stream.lag import group_lag
 from stream.offsets import end_offsets
 from stream.topics import partition_counts
@@ -30,18 +31,34 @@ _LOOK_S = 0.2
 _MODEL_ID = re.compile(f"[0-9a-f]{{{MODEL_ID_CHARS}}}")
 
 
+class Backfill(NamedTuple):
+    """What a model's encoders work off beside live records.
+
+    Attributes:
+        left: offsets.
+        per_s: offsets a second, of all workers; None: no encoder runs.
+        left_s: until the slowest worker is done; None: not known yet, or no encoder runs.
+    """
+
+    left: int
+    per_s: float | None
+    left_s: float | None
+
+
 class ModelStatus(NamedTuple):
     """
     Attributes:
         active: rankers read it.
         encoders: workers in its consumer group.
         lag: changelog records that are not in its states yet; None: no encoder of it ever committed.
+        backfill: as its encoders last committed it; None: every partition is read in its order.
     """
 
     model_id: str
     active: bool
     encoders: int
     lag: int | None
+    backfill: Backfill | None = None
 
 
 class Models:
@@ -64,7 +81,7 @@ class Models:
         active = active_model(self._client, self._names)
         encoders = self._encoders()
         found = [
-            ModelStatus(model_id, model_id == active, encoders.get(model_id, 0), self._lag(model_id))
+            self._status(model_id, model_id == active, encoders.get(model_id, 0))
             for model_id in sorted({*encoders, *([active] if active else [])})
         ]
         return sorted(found, key=lambda model: not model.active)
@@ -84,13 +101,13 @@ class Models:
         ends = end_offsets(self._admin, where, committed_only=True)
         deadline_s = time.monotonic() + patience_s
         while True:
-            committed = committed_offsets(self._kafka, group, where)
-            if not committed:
+            reached = committed_offsets(self._kafka, group, where)
+            if not reached:
                 raise ConfigError(
                     f"no encoder of model {model_id} ever ran here (prefix {self._names.prefix}): start "
                     "`slipstream --bundle <its directory> encode`, and activate it when it has caught up"
                 )
-            behind = sum(max(0, ends[w] - committed.get(w, 0)) for w in where)
+            behind = sum(max(0, ends[w] - reached.get(w, 0)) for w in where)
             if not behind:
                 return activate_model(self._client, self._names, model_id)
             if time.monotonic() > deadline_s:
@@ -141,18 +158,37 @@ class Models:
         )
         return {group.removeprefix(prefix): len(found.members) for group, found in described.items()}
 
-    def _lag(self, model_id: str) -> int | None:
+    def _status(self, model_id: str, active: bool, encoders: int) -> ModelStatus:
         topic, group = self._names.sequences, self._names.encoder_group(model_id)
         partitions = partition_counts(self._admin, [topic])[topic]
-        if not committed_offsets(self._kafka, group, [(topic, partition) for partition in range(partitions)]):
-            return None
-        return sum(group_lag(self._admin, group, [topic], self._kafka).values())
+        found = committed(self._kafka, group, [(topic, partition) for partition in range(partitions)])
+        if not found:
+            return ModelStatus(model_id, active, encoders, None)
+        lag = sum(group_lag(self._admin, group, [topic], self._kafka).values())
+        return ModelStatus(model_id, active, encoders, lag, backfill_of(found.values(), encoders > 0))
 
     def _asked(self, ask: Callable[[AdminClient], Any]) -> Any:
         try:
             return ask(make(AdminClient, self._kafka.client(), self._kafka))
         except KafkaException as error:
             raise mapped(error, f"Kafka at {self._kafka.bootstrap_servers}, consumer groups") from None
+
+
+def backfill_of(found: Iterable[Committed], runs: bool) -> Backfill | None:
+    """The progress that encoders noted beside their offsets.
+
+    Args:
+        runs: an encoder does: otherwise what they noted of their speed is past.
+    """
+    noted = [(row.offset, note) for row in found if (note := decode_note(row.metadata)) is not None]
+    if not noted:
+        return None
+    left = sum(max(0, note.end - offset) for offset, note in noted)
+    if not runs:
+        return Backfill(left, None, None)
+    workers = {note.worker: note for _, note in noted}.values()
+    known = [note.left_s for note in workers if note.left_s is not None]
+    return Backfill(left, sum(note.per_s for note in workers), max(known) if len(known) == len(workers) else None)
 
 
 def _is_of_model(group: str, prefix: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
@@ -25,10 +26,35 @@ def committed_offsets(
     Raises:
         UnavailableError: Kafka does not answer.
     """
+    return {where: found.offset for where, found in committed(kafka, group, partitions).items()}
+
+
+class Committed(NamedTuple):
+    """
+    Attributes:
+        metadata: what the committer left beside the offset; empty: nothing.
+    """
+
+    offset: int
+    metadata: str
+
+
+def committed(
+    kafka: KafkaConfig, group: str, partitions: Iterable[tuple[str, int]]
+) -> dict[tuple[str, int], Committed]:
+    """The same, with what was left beside the offsets.
+
+    Raises:
+        UnavailableError: Kafka does not answer.
+    """
     asked = [TopicPartition(topic, partition) for topic, partition in partitions]
     with _outsider(kafka, group) as consumer:
         found = consumer.committed(asked, timeout=REQUEST_TIMEOUT_S)
-    return {(p.topic, p.partition): p.offset for p in found if p.error is None and p.offset >= 0}
+    return {
+        (p.topic, p.partition): Committed(p.offset, p.metadata or "")
+        for p in found
+        if p.error is None and p.offset >= 0
+    }
 
 
 def commit_offsets(kafka: KafkaConfig, group: str, offsets: Mapping[tuple[str, int], int]) -> None:

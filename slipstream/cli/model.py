@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,7 +12,7 @@ from slipstream.cli.context import Context, context, needs_extra
 from slipstream.cli.stages import Json, kafka
 
 if TYPE_CHECKING:
-    from slipstream.rollover import Models
+    from slipstream.rollover import Backfill, Models
 
 model = typer.Typer(help="Models side by side: which one rankers read.", no_args_is_help=True, rich_markup_mode=None)
 ModelId = Annotated[str, typer.Argument(help="Model id: 16 hexadecimal digits, as `status` lists them")]
@@ -32,6 +33,8 @@ def _models(ctx: Context, command: str) -> Models:
 def _status(command: typer.Context, json: Json = False) -> None:
     """List the models that have, or had, encoders here: which one rankers read, encoders that run, lag in changelog records.
 
+    A model that is being filled is backfilled beside its live records: how far it is, how fast, and how long it will take.
+
     Examples:
 
       slipstream model status
@@ -41,13 +44,23 @@ def _status(command: typer.Context, json: Json = False) -> None:
     ctx = context(command)
     found = _models(ctx, "status").status()
     if json:
-        ctx.emit([status._asdict() for status in found])
+        ctx.emit([status._asdict() | {"backfill": status.backfill and status.backfill._asdict()} for status in found])
         return
-    table = Table("model", "rankers read it", "encoders", "lag")
+    table = Table("model", "rankers read it", "encoders", "lag", "backfill")
     for status in found:
         lag = "-" if status.lag is None else f"{status.lag:,}"
-        table.add_row(status.model_id, "yes" if status.active else "", str(status.encoders), lag)
+        backfill = "" if status.backfill is None else _progress(status.backfill)
+        table.add_row(status.model_id, "yes" if status.active else "", str(status.encoders), lag, backfill)
     ctx.console.print(table)
+
+
+def _progress(backfill: Backfill) -> str:
+    said = [f"{backfill.left:,} offsets left"]
+    if backfill.per_s is None:
+        said.append("no encoder runs")
+    elif backfill.left_s is not None:
+        said += [f"{backfill.per_s:,.0f} a second", f"{timedelta(seconds=round(backfill.left_s))} to go"]
+    return ", ".join(said)
 
 
 @model.command("activate")

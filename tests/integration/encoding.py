@@ -139,6 +139,7 @@ _ENTRY = """
 import logging, sys
 from pathlib import Path
 from edge.kafka import KafkaConfig
+from encoder.backfill import BackfillConfig
 from encoder.config import EncodeConfig
 from encoder.worker import run_encode
 from schemas.errors import SlipstreamError
