@@ -30,9 +30,12 @@ def main(stage: str, options: dict[str, Any]) -> int:
 
             run_ingest(IngestConfig(kafka, names, **options))
         elif stage == "encode":
+            from encoder.backfill import BackfillConfig
             from encoder.config import EncodeConfig
             from encoder.worker import run_encode
 
+            if "backfill" in options:
+                options["backfill"] = BackfillConfig(**options["backfill"])
             run_encode(EncodeConfig(kafka, names=names, **options))
         else:
             from stream.sequence import run_sequence

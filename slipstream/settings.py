@@ -134,6 +134,17 @@ class Settings(BaseSettings):
         256 << 20, ge=0, description="Memory of an encoder for states that it wrote lately, bytes"
     )
     max_batch_users: int = Field(64, ge=1, le=4096, description="Most users that an encoder refreshes at once")
+    backfill_from_records: int = Field(
+        1000,
+        ge=0,
+        description="A partition whose committed offset is further behind is filled beside its live records, which go first",
+    )
+    backfill_share: float = Field(
+        0.5, ge=0.01, le=1, description="Most of an encoder's time that filling takes while live records come"
+    )
+    backfill_run_ms: float = Field(
+        20.0, ge=0.1, description="How long it takes at a time, and so a live record may wait for it, ms"
+    )
     stale_after_ms: int = Field(
         0, ge=0, description="A state older than this is STALE to `rank` and `state show`, ms; 0 = never"
     )

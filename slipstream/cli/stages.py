@@ -161,7 +161,8 @@ def _encode(
 ) -> None:
     """Run an encoder worker: refreshes the states of the bundle's model in Redis from the changelog of sequences.
 
-    A new model, a lost Redis and a restart are the same: it reads on from its committed offset, or from the beginning.
+    A new model, a lost Redis and a restart are the same: it reads on from its committed offset, or from the beginning. What is
+    far behind is filled beside live records, which go first; `slipstream model status` tells how far that is.
 
     Examples:
 
@@ -170,6 +171,7 @@ def _encode(
       slipstream --bundle models/7f3a encode --refresh-log refreshes.jsonl
     """
     with needs_extra("cpu", "encode"):
+        from encoder.backfill import BackfillConfig
         from encoder.bundle import read_manifest
         from encoder.config import EncodeConfig
         from encoder.worker import run_encode
@@ -189,6 +191,7 @@ def _encode(
             state_ttl_s=settings.state_ttl_s,
             hot_cache_bytes=settings.hot_cache_bytes,
             max_batch_users=settings.max_batch_users,
+            backfill=BackfillConfig(settings.backfill_from_records, settings.backfill_share, settings.backfill_run_ms),
             refresh_log=refresh_log,
             metrics_port=settings.metrics_port if metrics_port is None else metrics_port,
             metrics_host=settings.metrics_host,
