@@ -19,7 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from schemas.errors import ConfigError, SlipstreamError
-from slipstream.cli.context import Context, context, needs_extra
+from slipstream.cli.context import Context, context
 from slipstream.cli.stages import Json, kafka, runtime_config
 
 if TYPE_CHECKING:
@@ -55,10 +55,9 @@ def _doctor(
 
       slipstream doctor --only kafka --only redis --json
     """
-    with needs_extra("cpu", "doctor"):
-        from slipstream.doctor.deployment import PARTS, probes
-        from slipstream.doctor.examine import examine
-        from slipstream.doctor.finding import Level
+    from slipstream.doctor.deployment import PARTS, probes
+    from slipstream.doctor.examine import examine
+    from slipstream.doctor.finding import Level
 
     ctx = context(command)
     if unknown := [name for name in only or () if name not in PARTS]:

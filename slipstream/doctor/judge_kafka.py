@@ -52,7 +52,8 @@ def judge_reach(facts: ReachFacts) -> Finding:
         return Finding(
             REACH, Level.FAIL, found, "correct the brokers' advertised.listeners, or names and routes", details
         )
-    found = f"{len(facts.advertised)} brokers, by {', '.join(facts.bootstrap)}, {facts.security}"
+    count = len(facts.advertised)
+    found = f"{count} broker{'' if count == 1 else 's'}, by {', '.join(facts.bootstrap)}, {facts.security}"
     if away:
         advice = "correct or leave out these addresses of `kafka_bootstrap`: a client may try one of them first"
         return Finding(REACH, Level.WARN, f"{found}; but not by {'; '.join(away)}", advice, details)

@@ -35,23 +35,29 @@ class StateFacts(NamedTuple):
     wrong: Mapping[str, int]
 
 
-def judge_reach(nodes: Mapping[str, Info]) -> Finding:
+def judge_reach(nodes: Mapping[str, Info], as_cluster: bool = False) -> Finding:
     """
     Args:
         nodes: INFO by address; of a cluster, of each primary.
+        as_cluster: the URL says that it is one.
     """
     old = [f"{at} is {info['redis_version']}" for at, info in nodes.items() if _version(info) < LEAST_VERSION]
     replicas = [at for at, info in nodes.items() if info.get("role") != "master"]
     loading = [at for at, info in nodes.items() if int(info.get("loading", 0))]
-    said = ", ".join(f"{info['redis_version']} at {at}" for at, info in nodes.items())
+    said = ", ".join(f"Redis {info['redis_version']} at {at}" for at, info in nodes.items())
     if old:
         return Finding(REACH, Level.FAIL, "; ".join(old), "Redis 6.2 or later is needed")
     if replicas:
         advice = "point `redis_url` at the primary: a replica takes no writes"
         return Finding(REACH, Level.FAIL, f"{', '.join(replicas)} is a replica", advice)
+    if any(int(info.get("cluster_enabled", 0)) for info in nodes.values()) and not as_cluster:
+        advice = "write the `redis_url` as redis+cluster://..., or rediss+cluster://..."
+        return Finding(
+            REACH, Level.FAIL, f"{said}, a node of a cluster: it takes the keys of its own slots alone", advice
+        )
     if loading:
         return Finding(REACH, Level.WARN, f"{', '.join(loading)} loads its data", "wait until it is there")
-    return Finding(REACH, Level.OK, f"Redis {said}", details={"nodes": len(nodes)})
+    return Finding(REACH, Level.OK, said, details={"nodes": len(nodes)})
 
 
 def judge_memory(nodes: Mapping[str, Info], state_ttl_s: int) -> Finding:

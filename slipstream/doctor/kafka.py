@@ -52,15 +52,15 @@ def kafka_findings(kafka: KafkaConfig, names: Names) -> Iterator[Finding]:
     if names.batches in counts and names.sequences in counts:
         yield told(judge.PARTITIONS, lambda: judge.judge_partitions(names, counts))
     else:
-        yield from skipped([judge.PARTITIONS], "a topic is missing")
+        yield from skipped([judge.PARTITIONS], f"see {judge.TOPICS}")
     if counts:
         yield told(judge.SETTINGS, lambda: judge.judge_settings(names, _configs(admin, list(counts))))
     else:
-        yield from skipped([judge.SETTINGS], "there are no topics")
+        yield from skipped([judge.SETTINGS], f"see {judge.TOPICS}")
     if names.engagements in counts:
         yield _clock(kafka, admin, names.engagements, counts[names.engagements])
     else:
-        yield from skipped([judge.CLOCK], "a topic is missing")
+        yield from skipped([judge.CLOCK], f"see {judge.TOPICS}")
 
 
 def reach(kafka: KafkaConfig, names: Names) -> judge.ReachFacts:

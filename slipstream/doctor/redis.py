@@ -58,7 +58,8 @@ def redis_findings(url: str, names: Names, state_ttl_s: int, layout: StateLayout
 
         return told(check, reached)
 
-    yield asked(judge.REACH, "INFO", lambda: judge.judge_reach(nodes()))
+    as_cluster = isinstance(client, redis.RedisCluster)
+    yield asked(judge.REACH, "INFO", lambda: judge.judge_reach(nodes(), as_cluster))
     yield asked(judge.MEMORY, "INFO", lambda: judge.judge_memory(nodes(), state_ttl_s))
     yield asked(judge.PERSISTENCE, "INFO", lambda: judge.judge_persistence(nodes()))
     yield asked(judge.CLOCK, "TIME", lambda: judge_clock(judge.CLOCK, "Redis", redis_clock(client)))

@@ -64,8 +64,14 @@ def gather(config: RuntimeConfig) -> RuntimeFacts:
         _, runs_on = open_sessions(lambda _: {"product": Opening(PRODUCT)}, config)
     except SlipstreamError as error:
         runs_on = error
-    found = re.search(r"Kernel Module\D*([\d.]+)", _DRIVER.read_text()) if _DRIVER.is_file() else None
-    return RuntimeFacts(packages, rungs, runs_on, found[1] if found else "", os.cpu_count() or 1)
+    driver = driver_version(_DRIVER.read_text()) if _DRIVER.is_file() else ""
+    return RuntimeFacts(packages, rungs, runs_on, driver, os.cpu_count() or 1)
+
+
+def driver_version(text: str) -> str:
+    """Of what NVIDIA's kernel module says: `NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.159.04  Release ...`."""
+    found = re.search(r"Kernel Module.*?\s(\d+\.[\d.]+)\s", text)
+    return found[1] if found else "unknown"
 
 
 def judge_installed(facts: RuntimeFacts) -> Finding:
@@ -79,8 +85,11 @@ def judge_installed(facts: RuntimeFacts) -> Finding:
         return Finding(INSTALLED, Level.FAIL, f"both {' and '.join(wheels)} are installed", advice, details)
     if not facts.rungs:
         return Finding(INSTALLED, Level.FAIL, str(facts.runs_on), details=details)
-    driver = f"NVIDIA driver {facts.driver}" if facts.driver else "no NVIDIA driver"
-    found = f"{wheels[0] if wheels else 'not installed by pip'}; {driver}"
+    found = wheels[0] if wheels else "one that pip knows nothing of"
+    found += f"; NVIDIA driver {facts.driver}" if facts.driver else "; no NVIDIA driver"
+    if _WHEELS[1] in facts.packages:
+        libraries = [f"{name} {version}" for name, version in facts.packages.items() if name not in _WHEELS]
+        found += f"; libraries of pip: {', '.join(sorted(libraries)) or 'none'}"
     return Finding(INSTALLED, Level.OK, found, details=details)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,7 +20,15 @@ from slipstream.doctor.clock import ClockFacts, judge_clock
 from slipstream.doctor.disk import DiskFacts, judge_disk, look
 from slipstream.doctor.examine import Probe, examine
 from slipstream.doctor.finding import Finding, Level
-from slipstream.doctor.runtime import PRODUCT, RuntimeFacts, gather, judge_installed, judge_provider, judge_threads
+from slipstream.doctor.runtime import (
+    PRODUCT,
+    RuntimeFacts,
+    driver_version,
+    gather,
+    judge_installed,
+    judge_provider,
+    judge_threads,
+)
 from stream.topics import plan_topics
 
 NAMES = Names("shop")
@@ -129,6 +138,8 @@ def test_two_onnxruntimes_exclude_each_other() -> None:
     both = judge_installed(facts("cpu", onnxruntime="1.31.1", onnxruntime_gpu="1.31.1"))
     assert (both.level, "pip uninstall" in both.advice) == (Level.FAIL, True)
     assert judge_installed(facts("cpu")).level is Level.OK
+    gpu = judge_installed(facts("cuda", onnxruntime_gpu="1.31.1", nvidia_cublas="13.1"))
+    assert (gpu.level, "nvidia-cublas 13.1" in gpu.found) == (Level.OK, True)
 
 
 def test_more_threads_than_cores() -> None:
@@ -143,6 +154,25 @@ def test_what_runs_here_is_found() -> None:
     assert isinstance(missing.runs_on, ProviderError)
     product = import_onnxruntime().InferenceSession(PRODUCT, providers=["CPUExecutionProvider"])
     assert product.run(None, {"x": 2 * np.eye(2, dtype=np.float32)})[0].tolist() == [[4, 0], [0, 4]]
+
+
+def test_without_onnxruntime_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    found = gather(RuntimeConfig())
+    for judged in (judge_installed(found), judge_provider(found, RuntimeConfig())):
+        assert (judged.level, "slipstream-embeddings[cpu]" in judged.found) == (Level.FAIL, True)
+
+
+@pytest.mark.parametrize(
+    ("said", "version"),
+    [
+        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.54.03  Tue Jun  6 22:20:39 UTC 2023\nGCC", "535.54.03"),
+        ("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.159.04  Release Build  (dvs)", "580.159.04"),
+        ("something else", "unknown"),
+    ],
+)
+def test_the_driver(said: str, version: str) -> None:
+    assert driver_version(said) == version
 
 
 REFUSED = "connection refused"
@@ -213,6 +243,7 @@ def info(**changed: object) -> judge_redis.Info:
         ({}, Level.OK, "7.2.4"),
         ({"redis_version": "5.0.7"}, Level.FAIL, "5.0.7"),
         ({"role": "slave"}, Level.FAIL, "replica"),
+        ({"cluster_enabled": 1}, Level.FAIL, "cluster"),
         ({"loading": 1}, Level.WARN, "loads"),
     ],
 )
