@@ -3,12 +3,14 @@
 A partition has one committed offset, and while it is backfilled two are done: that of the past and that of live records. The
 past's is committed, so that whoever reads on from there misses nothing; live ones are held back until the past is done. What
 comes twice then finds its state up to date.
+
+Before, Redis is asked whether it still has what was written (encoder/redis_loss.py): nothing is committed that is not there.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from time import monotonic
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -21,18 +23,28 @@ _log = logging.getLogger(__name__)
 
 
 class Commits:
-    def __init__(self, config: SourceConfig, note: Callable[[int], BackfillNote | None]) -> None:
+    def __init__(
+        self,
+        config: SourceConfig,
+        note: Callable[[int], BackfillNote | None],
+        may_commit: Callable[[Mapping[int, int]], Collection[int]],
+    ) -> None:
         """
         Args:
             note: what to leave beside a partition's offset.
+            may_commit: which of these partitions' offsets may be committed now; the others wait. Asked at every interval, also
+                about none.
         """
         self._config = config
         self._note = note
+        self._may_commit = may_commit
+        self._done: dict[int, int] = {}
         self._due: dict[int, int] = {}
         self._held: dict[int, int] = {}
         self._committed_s = monotonic()
 
     def done(self, next_offsets: Mapping[int, int]) -> None:
+        self._done.update(next_offsets)
         self._due.update(next_offsets)
 
     def hold(self, partition: int, next_offset: int) -> None:
@@ -42,16 +54,17 @@ class Commits:
     def release(self, partition: int) -> None:
         """What was held may be committed."""
         if partition in self._held:
-            self._due[partition] = self._held.pop(partition)
+            self.done({partition: self._held.pop(partition)})
 
     def forget(self, partitions: Iterable[int]) -> None:
-        """They are another worker's now."""
+        """They are another worker's now, or read again."""
         for partition in partitions:
+            self._done.pop(partition, None)
             self._due.pop(partition, None)
             self._held.pop(partition, None)
 
     def commit_if_due(self, consumer: Consumer) -> None:
-        if self._due and monotonic() - self._committed_s >= self._config.commit_interval_s:
+        if monotonic() - self._committed_s >= self._config.commit_interval_s:
             self._commit(consumer, set(self._due), wait=False)
 
     def commit_now(self, consumer: Consumer, partitions: Iterable[int] | None = None) -> bool:
@@ -62,7 +75,8 @@ class Commits:
         return self._commit(consumer, set(self._due if partitions is None else partitions), wait=True)
 
     def _commit(self, consumer: Consumer, partitions: set[int], wait: bool) -> bool:
-        offsets = [self._with_note(p, self._due.pop(p)) for p in partitions if p in self._due]
+        allowed = self._may_commit({p: self._due[p] for p in partitions if p in self._due})
+        offsets = [self._with_note(p, self._due.pop(p)) for p in allowed]
         self._committed_s = monotonic()
         if not offsets:
             return True
@@ -80,10 +94,10 @@ class Commits:
                 )
                 return False
         except KafkaException as error:
-            self.answered(error.args[0], offsets, partitions)
+            self.answered(error.args[0], offsets)
         return True
 
-    def answered(self, error: KafkaError | None, offsets: list[TopicPartition], owned: Iterable[int]) -> None:
+    def answered(self, error: KafkaError | None, offsets: list[TopicPartition]) -> None:
         """Kafka's answer to a commit."""
         failed = [p for p in offsets if error is not None or p.error is not None]
         if not failed:
@@ -94,9 +108,9 @@ class Commits:
             self._config.topic,
             cause.str() if cause else "",
         )
-        for p in failed:
-            if p.partition in owned:
-                self._due.setdefault(p.partition, p.offset)
+        for p in failed:  # not its own offset: the partition may be read again from before it
+            if p.partition in self._done:
+                self._due[p.partition] = self._done[p.partition]
 
     def _with_note(self, partition: int, offset: int) -> TopicPartition:
         note = self._note(partition)

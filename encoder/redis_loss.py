@@ -54,10 +54,14 @@ class LossWatch:
             return set()  # who writes states says so, and encoder/redis_watch.py
         return done.keys() - self._lost.keys()
 
-    def take_lost(self) -> dict[int, Lost]:
-        """Partitions of which Redis lost writes, since this was called last: read them again."""
-        lost, self._lost = self._lost, {}
-        return lost
+    @property
+    def lost(self) -> dict[int, Lost]:
+        """Partitions of which Redis lost writes: read them again, and say `reads_again`."""
+        return dict(self._lost)
+
+    def reads_again(self, partition: int) -> None:
+        """What is done of it from now on is in Redis again."""
+        self._lost.pop(partition, None)
 
     def _note(self, lost: Mapping[int, Lost]) -> None:
         self._lost.update(lost)

@@ -1,7 +1,8 @@
 """The changelog as a consumer group reads it: micro-batches in, offsets committed once their work is done.
 
 A partition that is far behind when it is assigned is read at two places at once (encoder/backfill.py): the group's consumer
-begins where it ends now, and a reader beside it has what is before.
+begins where it ends now, and a reader beside it has what is before. A partition of which Redis lost writes is far behind again
+(encoder/redis_loss.py).
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from encoder.changelog import ChangelogRecord
 from encoder.commits import Commits
 from encoder.consumers import Polled, SourceConfig, made_anew, settings_of_any, settings_of_member, to_record
 from encoder.engine import Update
+from encoder.redis_loss import LossWatch
+from encoder.redis_progress import Lost
 from schemas.errors import SlipstreamError
 
 _log = logging.getLogger(__name__)
@@ -44,22 +47,23 @@ class Source:
         backfill: what is read beside; work it off like the rest, and tell `backfilled`.
     """
 
-    def __init__(self, config: SourceConfig, on_gone: Callable[[set[int]], None]) -> None:
+    def __init__(self, config: SourceConfig, losses: LossWatch, on_gone: Callable[[set[int]], None]) -> None:
         """
         Args:
-            on_gone: told the partitions that are another worker's now; what is done is committed before.
+            on_gone: told the partitions that are another worker's now, after what is done was committed, or are read again.
 
         Raises:
             ConfigError: librdkafka does not take an option.
         """
         self._config = config
+        self._losses = losses
         self._on_gone = on_gone
         self._owned: set[int] = set()
         self._positions: dict[int, int] = {}
         self._warned_s = -_WARN_EVERY_S
         self._failure: SlipstreamError | None = None
         self.backfill = BackfillReader(config.topic, config.window, self._reader, self._on_error)
-        self._commits = Commits(config, self.backfill.note)
+        self._commits = Commits(config, self.backfill.note, losses.may_commit)
         self._consumer: Consumer = make(
             Consumer, settings_of_member(config, self._on_error, self._on_commit), config.kafka
         )
@@ -122,7 +126,10 @@ class Source:
                 self._commits.release(partition)
 
     def commit_if_due(self) -> None:
+        """And see to what Redis lost. Call it when nothing is in work."""
         self._commits.commit_if_due(self._consumer)
+        for partition, lost in self._losses.lost.items():
+            self._read_again(partition, lost)
 
     def lag_records(self) -> dict[int, int]:
         """By partition, offsets between what is done and the end of the log, as of the last fetch."""
@@ -150,7 +157,7 @@ class Source:
         return TopicPartition(self._config.topic, partition, offset)
 
     def _on_commit(self, error: KafkaError | None, offsets: list[TopicPartition]) -> None:
-        self._commits.answered(error, offsets, self._owned)
+        self._commits.answered(error, offsets)
 
     def _on_error(self, error: KafkaError) -> None:
         """What librdkafka does not get over by itself ends the next `wait`; the rest it does, and goes on."""
@@ -185,7 +192,9 @@ class Source:
                     raise KafkaException(p.error)
                 # With isolation.level=read_committed the end is the last stable offset.
                 low, end = consumer.get_watermark_offsets(p, timeout=_ASK_S)
-                past = backfill_range(p.offset if p.offset >= 0 else None, low, end, self._config.backfill)
+                committed = p.offset if p.offset >= 0 else None
+                self._losses.gained({p.partition: committed})
+                past = backfill_range(committed, low, end, self._config.backfill)
                 if past is not None:
                     found[p.partition] = past
         except KafkaException as error:
@@ -197,6 +206,28 @@ class Source:
             )
             return {}
         return found
+
+    def _read_again(self, partition: int, lost: Lost) -> None:
+        """From where on Redis lost what was written. If it is much, live records go first here too."""
+        position = self._positions.get(partition, lost.known_offset)
+        past = backfill_range(lost.next_offset, 0, position, self._config.backfill)
+        if past is None:
+            try:
+                self._consumer.seek(self._partition(partition, lost.next_offset))
+            except KafkaException as error:  # it was taken away just now, which the next poll tells; else try again
+                _log.warning(
+                    "partition %d of %s is not read again yet: %s", partition, self._config.topic, reason(error)
+                )
+                return
+            self._positions.pop(partition, None)
+        self.backfill.drop([partition])
+        if past is not None:
+            self._positions[partition] = position
+            self.backfill.add({partition: past})
+        self._commits.forget([partition])
+        self._commits.done({partition: lost.next_offset})  # so that everybody sees how far it is
+        self._on_gone({partition})
+        self._losses.reads_again(partition)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         gone = {p.partition for p in partitions}
@@ -210,5 +241,6 @@ class Source:
     def _forget(self, gone: set[int]) -> None:
         self._owned -= gone
         self._commits.forget(gone)
+        self._losses.forget(gone)
         self.backfill.drop(gone)
         self._on_gone(gone)

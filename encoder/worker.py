@@ -24,7 +24,9 @@ from encoder.hot import HotStates
 from encoder.loop import Worker
 from encoder.metrics import EncodeMetrics
 from encoder.models_redis import publish_active
-from encoder.redis_watch import RedisWatch
+from encoder.redis_loss import LossWatch
+from encoder.redis_progress import RedisProgress
+from encoder.redis_watch import ANSWER_S, RedisWatch
 from encoder.refresh import Refresher, limits_of
 from encoder.runtime import Runtime
 from encoder.source import Source
@@ -73,6 +75,7 @@ def run_encode(
     for graph, nodes in runtime.placement.items():
         for provider, count in nodes.items():
             metrics.graph_nodes.labels(graph, provider).set(count)
+    marks_client = connect(config.redis_url, ANSWER_S)  # asked while leaving the group too: that must not take long
     source = Source(
         SourceConfig(
             config.kafka,
@@ -81,12 +84,13 @@ def run_encode(
             backfill=config.backfill,
             window=bundle.shape.context,
         ),
+        LossWatch(RedisProgress(marks_client, names, bundle.model_id, changelog_id), metrics),
         on_gone=hot.drop_partitions,
     )
     health = Health({"kafka": "not asked yet"}, _LIVE_WITHIN_S)
     # Kafka may be away for as long as it likes: states grow stale, and say so.
     kafka_watch = BrokerWatch(config.kafka, [names.sequences], math.inf, partial(health.set, "kafka"))
-    redis_watch = RedisWatch(config.redis_url, names, partial(health.set, "redis"))
+    redis_watch = RedisWatch(config.redis_url, names, partial(health.set, "redis"), config.publish_active)
     worker = Worker(
         config, source, engine, backfill_engine, changelog_id, metrics, watch, hot, health, kafka_watch.check
     )

@@ -42,11 +42,11 @@ def rig(redis_client: redis.Redis, prefix: str) -> Iterator[Rig]:
 
 def test_what_is_in_states_may_be_committed(rig: Rig) -> None:
     rig.watch.gained({0: None, 1: 7})
-    assert rig.watch.take_lost() == {}, "not asked yet"
+    assert rig.watch.lost == {}, "not asked yet"
     rig.client.set(rig.names.progress_key(MODEL, 1), TOPIC + (9).to_bytes(8, "little"))
     assert rig.watch.may_commit({0: 5, 1: 8}) == {0, 1}
     assert rig.watch.may_commit({}) == set()
-    assert rig.watch.take_lost() == {}
+    assert rig.watch.lost == {}
 
 
 def test_a_loss_keeps_its_partition_from_being_committed_until_it_is_read_again(
@@ -59,7 +59,8 @@ def test_a_loss_keeps_its_partition_from_being_committed_until_it_is_read_again(
         assert rig.watch.may_commit({0: 6, 1: 9}) == {0}
     assert "lost states of partition 1 that were written before offset 8" in caplog.text
     assert rig.watch.may_commit({1: 10}) == set()
-    assert rig.watch.take_lost() == {1: Lost(0, 8)}
+    assert rig.watch.lost == {1: Lost(0, 8)}
+    rig.watch.reads_again(1)
     assert rig.watch.may_commit({1: 2}) == {1}
     assert (rig.losses("everything"), rig.losses("newest")) == (1, 0)
 
@@ -68,7 +69,9 @@ def test_a_loss_while_nobody_was_there_is_found_with_the_first_look(rig: Rig) ->
     rig.watch.gained({0: 5, 1: 5})
     rig.client.set(rig.names.progress_key(MODEL, 1), TOPIC + (3).to_bytes(8, "little"))
     assert rig.watch.may_commit({0: 6}) == set()
-    assert rig.watch.take_lost() == {0: Lost(0, 5), 1: Lost(3, 5)}
+    assert rig.watch.lost == {0: Lost(0, 5), 1: Lost(3, 5)}
+    rig.watch.forget([0])
+    assert rig.watch.lost == {1: Lost(3, 5)}
     assert (rig.losses("everything"), rig.losses("newest")) == (1, 1)
 
 

@@ -8,12 +8,14 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 
 from edge.kafka import KafkaConfig
+from encoder.backfill import BackfillConfig
 from encoder.store_redis import RedisStateStore, connect
 from schemas.names import Names
 from schemas.sequence import NO_RECORDS, Records, Sequence, encode_sequence
@@ -253,16 +255,12 @@ def test_redis_flushed_then_killed_then_full(
     changelog.write(step(0))
     with encoder(model, changelog, url, tmp_path / "log") as worker, connect(url) as client:
         changelog.wait_for(model)
-        # Everything is lost, the script too: whoever has an event has a state again.
+        # Everything is lost, the script too: all users have a state again, those without an event too.
         client.flushall()
         client.script_flush()
         changelog.write(step(1, USERS[:30]))
-        changelog.wait_for(model)
-        lost = {found.user for found in changelog.mismatches(model, url)}
-        assert lost == set(USERS[30:])
-        changelog.write(step(2))
-        changelog.wait_for(model)
-        assert changelog.mismatches(model, url) == []
+        wait_until("all states are there again", lambda: changelog.mismatches(model, url) == [])
+        assert "Redis lost states of partition" in worker.log
 
         # It goes away and comes back empty: the worker waits, and commits nothing meanwhile.
         stop_part(data_dir, "redis")
@@ -270,10 +268,8 @@ def test_redis_flushed_then_killed_then_full(
         worker.wait_for_log("users wait, next try")
         assert changelog.lag(model) > 0
         start_part(data_dir, "redis")
+        wait_until("all states are there again", lambda: changelog.mismatches(model, url) == [])
         changelog.wait_for(model)
-        changelog.write(step(4))
-        changelog.wait_for(model)
-        assert changelog.mismatches(model, url) == []
 
         # It has no memory left: likewise.
         client.config_set("maxmemory", "1mb")
@@ -284,6 +280,45 @@ def test_redis_flushed_then_killed_then_full(
         changelog.wait_for(model)
         assert changelog.mismatches(model, url) == []
         assert worker.terminate() == 0
+
+
+@pytest.mark.parametrize("way", ["in its order", "as a backfill"])
+def test_a_redis_that_lost_its_newest_writes_gets_those_again(
+    model: Model, changelog: Changelog, own_redis: tuple[Path, str], tmp_path: Path, way: str
+) -> None:
+    """While a worker runs, and while none does. A second Redis is the copy that was behind."""
+    _, url = own_redis
+    options = {"backfill": BackfillConfig(from_records=10)} if way == "as a backfill" else {}
+    changelog.write(step(0))
+    with connect(url) as client:
+
+        def copy() -> dict[bytes, Any]:
+            return {key: client.get(key) for key in client.scan_iter()}
+
+        def fall_back_to(values: dict[bytes, Any]) -> None:
+            with client.pipeline() as everything_at_once:
+                everything_at_once.flushall()
+                for key, value in values.items():
+                    everything_at_once.set(key, value)
+                everything_at_once.execute()
+
+        with encoder(model, changelog, url, tmp_path / "log", **options) as worker:
+            changelog.wait_for(model)
+            older = copy()
+            changelog.write(step(1, USERS[:30]))
+            changelog.wait_for(model)
+            fall_back_to(older)
+            wait_until("the newest states are there again", lambda: changelog.mismatches(model, url) == [])
+            changelog.wait_for(model)
+            assert worker.log.count("Redis lost states of partition") == changelog.partitions
+            assert "from offset 0 on" not in worker.log
+            changelog.write(step(2, USERS[:30]))
+            changelog.wait_for(model)
+            assert worker.terminate() == 0
+        fall_back_to(older)
+        assert changelog.mismatches(model, url) != []
+        with encoder(model, changelog, url, tmp_path / "log", **options):
+            wait_until("and again, without an event", lambda: changelog.mismatches(model, url) == [])
 
 
 def test_a_worker_told_to_stop_while_redis_is_away_commits_nothing(
