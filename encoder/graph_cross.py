@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,19 +18,21 @@ def columns(heads: Heads) -> int:
     return 8 if heads.net.half else 1
 
 
-def cross_attend(heads: Heads, weights: Weights, block: str, x: str, past_keys: str, past_values: str) -> str:
-    """Candidates attend to their user's past and each to itself.
+class Rows(NamedTuple):
+    """A layer's query, own key and own value of each candidate, `(U, G, M, W)`."""
 
+    query: str
+    key: str
+    value: str
+
+
+def cross_rows(heads: Heads, weights: Weights, block: str, x: str) -> Rows:
+    """
     Queries, own keys and own values get a column more: 1, 0 and 1. So the product of queries and past keys includes the mask,
     and the weighted sum of values comes with the sum of the weights. W = D + `columns`; what is over is 0.
 
     Args:
         x: `(U, C, d)` normed.
-        past_keys: `(U, G, P, W)`, column D is the mask.
-        past_values: `(U, G, P, W)`, column D is 1.
-
-    Returns:
-        `(U, C, d)`, before the output projection.
     """
     net, s = heads.net, heads.shape
     more = columns(heads)
@@ -50,15 +54,32 @@ def cross_attend(heads: Heads, weights: Weights, block: str, x: str, past_keys: 
         "own.bias": own_bias.reshape(-1),
     }
     own = net.split(linear(net, extended, "own", x), 2, axis=2)  # (U, C, H W)
-    q, own_k, own_v = (heads.rows(part, width) for part in (linear(net, extended, "query", x), *own))  # (U, G, M, W)
-    own_score = net("ReduceSum", net("Mul", q, own_k), net.i64(-1), keepdims=1)  # (U, G, M, 1)
-    score = net("MatMul", q, transposed(heads, past_keys))  # (U, G, M, P)
-    peak = net("Max", net("ReduceMax", score, net.i64(-1), keepdims=1), own_score)
-    past_sum = net("MatMul", net("Exp", net("Sub", score, peak)), past_values)  # (U, G, M, W)
-    own_sum = net("Mul", net("Exp", net("Sub", own_score, peak)), own_v)
+    return Rows(*(heads.rows(part, width) for part in (linear(net, extended, "query", x), *own)))  # (U, G, M, W)
+
+
+def cross_attend(heads: Heads, rows: Rows, past_keys: str, past_values: str, before: Rows | None = None) -> str:
+    """Candidates attend to their user's past and each to itself.
+
+    Args:
+        past_keys: `(U, G, P, W)`, column D is the mask.
+        past_values: `(U, G, P, W)`, column D is 1.
+        before: of a token that stands before each candidate, which attends to it too.
+
+    Returns:
+        `(U, C, d)`, before the output projection.
+    """
+    net, s = heads.net, heads.shape
+    more = columns(heads)
+    seen = [rows] if before is None else [before, rows]
+    own_scores = [net("ReduceSum", net("Mul", rows.query, own.key), net.i64(-1), keepdims=1) for own in seen]
+    score = net("MatMul", rows.query, transposed(heads, past_keys))  # (U, G, M, P)
+    peak = net("Max", net("ReduceMax", score, net.i64(-1), keepdims=1), *own_scores)  # (U, G, M, 1)
+    total = net("MatMul", net("Exp", net("Sub", score, peak)), past_values)  # (U, G, M, W)
+    for own, own_score in zip(seen, own_scores, strict=True):
+        total = net("Add", total, net("Mul", net("Exp", net("Sub", own_score, peak)), own.value))
     sizes = net.i64(s.head_dim, 1, *([more - 1] if more > 1 else []))
-    weighted, total, *_ = net.split_at(net("Add", past_sum, own_sum), sizes, 3 if more > 1 else 2, axis=-1)
-    return heads.tokens(net("Div", weighted, total), s.head_dim)
+    weighted, weight, *_ = net.split_at(total, sizes, 3 if more > 1 else 2, axis=-1)
+    return heads.tokens(net("Div", weighted, weight), s.head_dim)
 
 
 def _with_columns(value: NDArray[np.float32], heads: int, more: int, first: float) -> NDArray[np.float32]:

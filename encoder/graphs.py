@@ -29,7 +29,7 @@ import numpy as np
 import onnx
 
 from encoder.graph_attention import attend, new_keys, queries
-from encoder.graph_cross import columns, cross_attend
+from encoder.graph_cross import columns, cross_attend, cross_rows
 from encoder.graph_half import HalfKeys, half_attend, half_keys
 from encoder.graph_heads import Heads
 from encoder.graph_masks import Masks
@@ -121,7 +121,7 @@ def build_cross(weights: Weights, shape: ModelShape, half: bool = False) -> onnx
             values = net("Mul", past.values[layer], past.value_scales[layer])
             keys, values = net("Concat", keys, mask, axis=-1), net("Concat", values, count, axis=-1)
             normed = net.narrow(layer_norm(net, weights, f"{block}.norm_attention", x))
-            attended = cross_attend(heads, weights, block, normed, keys, values)
+            attended = cross_attend(heads, cross_rows(heads, weights, block, normed), keys, values)
             x = net("Add", x, net.widen(linear(net, weights, f"{block}.out", attended)))
             x = mlp(net, weights, block, x)
     hidden = phi(net, weights, "phi_out", layer_norm(net, weights, "norm", x))

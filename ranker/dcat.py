@@ -77,7 +77,7 @@ class Dcat:
             StateError: a state is of another model.
             ConfigError: candidates are no `(C,)` integers; or a row was read with `embedding_only`.
         """
-        requests = [Request(user, _checked_candidates(candidates)) for user, candidates in requests]
+        requests = [Request(user, checked_candidates(candidates)) for user, candidates in requests]
         states, members = self._distinct(requests)
         order = [i for group in members for i in group]  # users' requests side by side
         candidates = np.concatenate([requests[i].candidates for i in order]) if order else np.empty(0, np.int64)
@@ -96,7 +96,7 @@ class Dcat:
         members: list[list[int]] = []
         index: dict[bytes, int] = {}
         for i, request in enumerate(requests):
-            state = self._checked_state(request.user)
+            state = checked_state(request.user, self.layout)
             # A revision is random, new with each write: equal ones are the same slots.
             key = b"" if state is None else state.header.revision
             at = index.setdefault(key, len(states))
@@ -105,20 +105,6 @@ class Dcat:
                 members.append([])
             members[at].append(i)
         return states, members
-
-    def _checked_state(self, user: Row | State | None) -> State | None:
-        if isinstance(user, Row):
-            if user.usable and user.state is None:
-                raise ConfigError(
-                    f"the row of {user.user!r} was read with `embedding_only`: read whole states to cross candidates with them"
-                )
-            user = user.state
-        if user is not None and user.header.model_id != self.layout.model_id:
-            raise StateError(
-                f"a state of model {user.header.model_id} cannot be crossed by model {self.layout.model_id}: "
-                f"load the bundle of {user.header.model_id}"
-            )
-        return user
 
     def _cross(
         self,
@@ -152,7 +138,32 @@ def _dealt(
     return [dealt[i] for i in range(len(requests))]
 
 
-def _checked_candidates(candidates: NDArray[np.int64]) -> NDArray[np.int64]:
+def checked_state(user: Row | State | None, layout: StateLayout) -> State | None:
+    """The state to cross; None for a user without one.
+
+    Raises:
+        StateError: it is of another model.
+        ConfigError: the row was read with `embedding_only`.
+    """
+    if isinstance(user, Row):
+        if user.usable and user.state is None:
+            raise ConfigError(
+                f"the row of {user.user!r} was read with `embedding_only`: read whole states to cross candidates with them"
+            )
+        user = user.state
+    if user is not None and user.header.model_id != layout.model_id:
+        raise StateError(
+            f"a state of model {user.header.model_id} cannot be crossed by model {layout.model_id}: "
+            f"load the bundle of {user.header.model_id}"
+        )
+    return user
+
+
+def checked_candidates(candidates: NDArray[np.int64]) -> NDArray[np.int64]:
+    """
+    Raises:
+        ConfigError: they are no `(C,)` integers.
+    """
     array = np.asarray(candidates)
     if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
         raise ConfigError(

@@ -19,23 +19,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from encoder.checkpoint import load_checkpoint
 from encoder.evaluation.protocol import Split, cutoff_ms, time_split
-from encoder.model import PinFM
 from encoder.training import TrainConfig, train
 from ranker.head.config import RankerConfig
 from ranker.head.content import co_engagement
 from ranker.head.evaluate import choose, figures, scores
-from ranker.head.model import Ranker
-from ranker.head.requests import Requests
 from ranker.head.training import train_ranker
 from schemas.errors import LogError
 from schemas.log import EventLog
 from slipstream.evaluation.outcome import Outcome
-from slipstream.ranker_training import tasks_of
+from slipstream.ranker_training import make_requests, new_ranker, tasks_of
 
 
 class Row(NamedTuple):
@@ -48,16 +44,17 @@ class Row(NamedTuple):
 ROWS: Mapping[str, Row] = {
     "no_states": Row({"fusion": "none"}),
     "late_fusion": Row({"fusion": "late"}),
-    "early_fusion": Row({}),
-    "early_content": Row({}, content=True),
-    "early_no_token": Row({"learnable_token": False}),
-    "early_no_cir": Row({"random_candidates": 0.0}),
-    "early_no_idd": Row({"age_dropout": ()}),
-    "early_no_module_loss": Row({"module_loss": 0.0}),
-    "early_frozen": Row({"module_rate": 0.0}),
+    "early_fusion": Row({"fusion": "early"}),
+    "default": Row({}),
+    "content": Row({}, content=True),
+    "no_token": Row({"learnable_token": False}),
+    "no_cir": Row({"random_candidates": 0.0}),
+    "no_idd": Row({"age_dropout": ()}),
+    "no_module_loss": Row({"module_loss": 0.0}),
+    "frozen": Row({"module_rate": 0.0}),
 }
 #: What `new_items_...` compares: name there -> row.
-NEW_ITEMS = {"no_token": "early_no_token", "token": "early_fusion", "token_content": "early_content"}
+NEW_ITEMS = {"no_token": "no_token", "token": "default", "token_content": "content"}
 #: Figures of each row; what new items are measured by.
 _METRICS, _NEW_METRICS = ("auc_save", "auc_save_shown", "hr3_save"), ("auc_save", "hr3_save")
 
@@ -160,7 +157,7 @@ class _Seed(NamedTuple):
 
 
 def _pretrain(one: _Seed) -> float:
-    threads = _threads(one.config.jobs) or one.config.pretrain.threads
+    threads = one.config.pretrain.threads or _threads(min(one.config.jobs, one.config.seeds))
     config = replace(one.config.pretrain, seed=one.seed, held_out=0.0, threads=threads)
     return train(one.split().train_log, config, one.directory).seconds
 
@@ -170,15 +167,11 @@ def _run(job: tuple[_Seed, str]) -> dict[str, Any]:
     one, name = job
     row, split, checkpoint = ROWS[name], one.split(), load_checkpoint(one.directory)
     config = replace(one.config.ranker, **row.changes, seed=one.seed)
-    config = replace(config, threads=_threads(one.config.jobs) or config.threads)
-    notes, tasks = checkpoint.notes, tasks_of(config, split)
+    config = replace(config, threads=config.threads or _threads(one.config.jobs))
+    tasks = tasks_of(config, split)
     content = one.content(split.data.item_ids) if row.content else None
-    codes = [code for _, code in tasks]
-    requests = Requests(split, codes, notes.vocabulary, notes.shape, notes.item_seeds, content)
-    torch.manual_seed(one.seed)
-    model = PinFM(notes.shape, notes.vocabulary)
-    model.load_weights(checkpoint.weights)
-    ranker = Ranker(model, config, len(tasks), 0 if content is None else content.shape[1])
+    requests = make_requests(split, checkpoint, tasks, content)
+    ranker = new_ranker(checkpoint, config, tasks, content)
     trained = train_ranker(ranker, requests, config)
     result: dict[str, Any] = {"seed": one.seed, "steps": trained.step, "loss": trained.loss}
     new = np.isin(split.data.item_ids, one.withheld_ids())

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from schemas.errors import ConfigError
 
-Fusion = Literal["early", "late", "none"]
+Fusion = Literal["both", "early", "late", "none"]
 Device = Literal["auto", "cpu", "cuda"]
 
 
@@ -16,8 +16,8 @@ class RankerConfig:
     """
     Attributes:
         tasks: actions that are foreseen, a logit each; those that the log does not have are left out.
-        fusion: early: the candidate crosses the state. late: the user embedding, as retrieval reads it, times psi(item), entry by
-            entry. none: no state at all.
+        fusion: early: the candidate crosses the state. late: the user embedding times psi(item), entry by entry, whose sum
+            retrieval ranks by. both, or none: no state at all.
         random_candidates, age_dropout, learnable_token, module_rate: as encoder.finetune.FineTuneConfig; `module_rate` is its
             `learning_rate_ratio`, 0: the PinFM stays as it is.
         module_loss: weight of the ranking loss on the module's own output (early fusion).
@@ -36,7 +36,7 @@ class RankerConfig:
     """
 
     tasks: tuple[str, ...] = ("save", "like", "hide")
-    fusion: Fusion = "early"
+    fusion: Fusion = "both"
     random_candidates: float = 0.1
     age_dropout: tuple[tuple[float, float], ...] = ((7.0, 0.7), (28.0, 0.5))
     learnable_token: bool = True
@@ -61,6 +61,14 @@ class RankerConfig:
     seed: int = 0
     device: Device = "auto"
     threads: int | None = None
+
+    @property
+    def early(self) -> bool:
+        return self.fusion in ("early", "both")
+
+    @property
+    def late(self) -> bool:
+        return self.fusion in ("late", "both")
 
     def __post_init__(self) -> None:
         if self.max_seconds is None and self.max_steps is None:

@@ -77,6 +77,7 @@ def co_engagement(users: Ints, items: Ints, count: int, width: int, seed: int) -
         torch.from_numpy(np.stack([item, user])),
         torch.from_numpy(np.maximum(information, 0).astype(np.float32)),
         (count, len(of_user)),
+        check_invariants=True,
     ).coalesce()
     width = min(width, *rows.shape)
     # torch draws its start from the one generator that it has.

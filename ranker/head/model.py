@@ -5,7 +5,9 @@ Letters as in requests.py; d width.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -54,19 +56,20 @@ class Ranker(nn.Module):
         model = self.module.model
         embeddings = model.item_embeddings(batch.rows)  # (n, d)
         candidates = functional.embedding(batch.candidates.flatten(1), embeddings)  # (B, P C, d)
-        features, own = batch.features.flatten(1, 2), None
+        features = batch.features.flatten(1, 2)
         if self._config.fusion == "none":
-            hidden = torch.zeros_like(candidates)
-        else:
-            items = functional.embedding(batch.items, embeddings)  # (B, T, d)
-            states, context = model.encode(model.event_tokens(items, batch.actions, batch.surfaces, batch.gaps))
-            if self._config.fusion == "late":
-                hidden = _late(states, batch.lengths, model.item_vectors(candidates))
-            else:
-                content = batch.content.flatten(1, 2) if batch.content.shape[-1] else None
-                ages_ms = batch.ages_ms.flatten(1)
-                hidden, _, own = self.module(context, batch.lengths, candidates, ages_ms, content, generator)
-        return self.head(hidden, candidates, features), own
+            return self.head([], candidates, features), None
+        items = functional.embedding(batch.items, embeddings)  # (B, T, d)
+        slots, context = model.encode(model.event_tokens(items, batch.actions, batch.surfaces, batch.gaps))
+        late = _late(slots, batch.lengths, model.item_vectors(candidates))
+        if not self._config.early:
+            return self.head([late], candidates, features), None
+        content = batch.content.flatten(1, 2) if batch.content.shape[-1] else None
+        hidden, kept, own = self.module(
+            context, batch.lengths, candidates, batch.ages_ms.flatten(1), content, generator
+        )
+        states = [hidden, late * kept[..., None]] if self._config.late else [hidden]
+        return self.head(states, candidates, features), own
 
     def loss(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
         """What is minimised: the ranking loss, and that of the module's own output."""
@@ -78,15 +81,20 @@ class Ranker(nn.Module):
             loss = loss + self._config.module_loss * ranking_loss(own, labels, real)
         return loss
 
+    def weights(self) -> tuple[dict[str, NDArray[np.float32]], dict[str, NDArray[np.float32]]]:
+        """The PinFM's weights (encoder.weights), and all others by name, as copies."""
+        others = {name: value for name, value in self.state_dict().items() if not name.startswith("module.model.")}
+        return self.module.model.weights(), {name: value.cpu().numpy().copy() for name, value in others.items()}
 
-def _late(states: Tensor, lengths: Tensor, vectors: Tensor) -> Tensor:
-    """User embedding times item vector, entry by entry; their sum is what retrieval ranks by. Zeros without a state.
+
+def _late(slots: Tensor, lengths: Tensor, vectors: Tensor) -> Tensor:
+    """User embedding times item vector, entry by entry. Zeros without a state.
 
     Args:
-        states: `(B, T, d)` H of each slot.
+        slots: `(B, T, d)` H of each.
         lengths: `(B, P)`.
         vectors: `(B, P C, d)`.
     """
-    last = (lengths - 1).clamp(min=0)[..., None].expand(-1, -1, states.shape[-1])
-    users = states.gather(1, last) * (lengths > 0)[..., None]  # (B, P, d)
+    last = (lengths - 1).clamp(min=0)[..., None].expand(-1, -1, slots.shape[-1])
+    users = slots.gather(1, last) * (lengths > 0)[..., None]  # (B, P, d)
     return users.repeat_interleave(vectors.shape[1] // lengths.shape[1], 1) * vectors

@@ -75,7 +75,7 @@ def run(log: EventLog, config: EvaluateConfig, console: Console) -> Outcome:
         console.print(text, markup=False, soft_wrap=True)
 
     given = load_checkpoint(config.checkpoint) if config.checkpoint is not None else None
-    split = _split(log, config, given)
+    split = split_of(log, config, given)
     tell(f"{config.protocol} split: {len(split.train_log):,} events to train on, {len(split.targets):,} targets")
     if config.ablation and config.train is not None:
         return ablate(split, config.train, config.seeds, config.seed, console)
@@ -108,23 +108,17 @@ def run(log: EventLog, config: EvaluateConfig, console: Console) -> Outcome:
     return Outcome(figures, details)
 
 
-def _split(log: EventLog, config: EvaluateConfig, checkpoint: Checkpoint | None) -> Split:
-    """The split; a checkpoint must not have been trained on its targets."""
+def split_of(log: EventLog, config: EvaluateConfig, checkpoint: Checkpoint | None) -> Split:
+    """The split; a checkpoint must not have been trained on its targets.
+
+    Raises:
+        LogError, ConfigError: as `run`.
+    """
     if checkpoint is None:
         return time_split(log, cutoff_ms(log, config.share)) if config.protocol == "time" else last_split(log)
-    checkpoint.notes.vocabulary.require_prefix_of(log.vocabulary, f"this log and {config.checkpoint}")
-    training = checkpoint.notes.training
-    try:
-        last_event_ms, events = int(training["last_event_ms"]), int(training["events"])
-    except (KeyError, TypeError, ValueError):
-        raise ConfigError(f"{config.checkpoint}: it does not say what it was trained on: train again") from None
     if config.protocol == "time":
-        if last_event_ms >= int(log.records["timestamp_ms"].max()):
-            raise ConfigError(
-                f"{config.checkpoint}: it was trained up to the end of the log, so nothing is left to foresee: train on a "
-                "part, `slipstream train LOG --share 0.9`, or let `evaluate` train"
-            )
-        return time_split(log, last_event_ms + 1)
+        return split_after(log, checkpoint, str(config.checkpoint))
+    _, events = trained_on(checkpoint, log, str(config.checkpoint))
     split = last_split(log)
     if events > len(split.train_log):
         raise ConfigError(
@@ -132,6 +126,34 @@ def _split(log: EventLog, config: EvaluateConfig, checkpoint: Checkpoint | None)
             f"{len(split.train_log):,}: it has seen the targets; let `evaluate --protocol last` train"
         )
     return split
+
+
+def trained_on(checkpoint: Checkpoint, log: EventLog, where: str) -> tuple[int, int]:
+    """The time of the last event that a checkpoint was trained on, and how many there were.
+
+    Raises:
+        ConfigError: it does not say so, or its vocabulary is another one than the log's.
+    """
+    checkpoint.notes.vocabulary.require_prefix_of(log.vocabulary, f"this log and {where}")
+    try:
+        return int(checkpoint.notes.training["last_event_ms"]), int(checkpoint.notes.training["events"])
+    except (KeyError, TypeError, ValueError):
+        raise ConfigError(f"{where}: it does not say what it was trained on: train again") from None
+
+
+def split_after(log: EventLog, checkpoint: Checkpoint, where: str) -> Split:
+    """The time split whose T is the end of what a checkpoint was trained on.
+
+    Raises:
+        ConfigError: as `trained_on`; or nothing of the log comes after it.
+    """
+    last_event_ms, _ = trained_on(checkpoint, log, where)
+    if last_event_ms >= int(log.records["timestamp_ms"].max()):
+        raise ConfigError(
+            f"{where}: it was trained up to the end of the log, so nothing is left to foresee: train on a part, "
+            "`slipstream train LOG --share 0.9`"
+        )
+    return time_split(log, last_event_ms + 1)
 
 
 def _models(
