@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 
 from edge.redis import address
 from ranker import connection
@@ -40,7 +40,9 @@ class AsyncStateReader:
         cache: StateCache | None = None,
         now_ms: Callable[[], int] = wall_clock_ms,
     ) -> None:
-        self._client: Any = connect(client, deadline_ms) if isinstance(client, str) else client
+        is_url = isinstance(client, str)
+        self._limit_s = deadline_ms / 1000 if is_url else None
+        self._client: Any = connect(client, deadline_ms / 1000) if isinstance(client, str) else client
         connection.refuse_decoding(self._client)
         self._reading = Reading(names, model, model_id, address(self._client), metrics, breaker, cache)
         self._now_ms = now_ms
@@ -51,21 +53,23 @@ class AsyncStateReader:
         """As `StateReader.read`."""
         reading = self._reading
         try:
-            if reading.model_id is None:
-                reading.admit()
-                reading.activate(await self._client.get(reading.names.active_key))
-            question = reading.ask(users, embedding_only)
-            reading.admit(asks=bool(question.commands))
-            answers = await self._round_trip(question.commands)
-        except (RedisError, OSError) as error:
+            async with asyncio.timeout(self._limit_s):
+                if reading.model_id is None:
+                    reading.admit()
+                    reading.activate(await self._client.get(reading.names.active_key))
+                question = reading.ask(users, embedding_only)
+                reading.admit(asks=bool(question.commands))
+                answers = await self._round_trip(question.commands)
+        except connection.ERRORS as error:
             raise reading.failed(error) from error
         return reading.rows(question, answers, self._now_ms(), max_age_ms)
 
     async def require_active(self) -> None:
         """As `StateReader.require_active`."""
         try:
-            active = await self._client.get(self._reading.names.active_key)
-        except (RedisError, OSError) as error:
+            async with asyncio.timeout(self._limit_s):
+                active = await self._client.get(self._reading.names.active_key)
+        except connection.ERRORS as error:
             raise self._reading.failed(error) from error
         self._reading.require_active(active)
 
@@ -90,10 +94,16 @@ class AsyncStateReader:
         return answers
 
 
-def connect(url: str, deadline_ms: int = connection.DEFAULT_DEADLINE_MS) -> redis.asyncio.Redis:
-    """As `ranker.reader.connect`."""
-    retry = Retry(NoBackoff(), connection.RETRIES, supported_errors=connection.RETRIED)
+def connect(url: str, limit_s: float) -> AsyncRedisClient:
+    """As `ranker.reader.connect`; a cluster too is reached at the first call."""
+    options = connection.options(url, limit_s)
     try:
-        return redis.asyncio.Redis.from_url(url, retry=retry, **connection.options(deadline_ms))
+        if cluster := connection.cluster(url):
+            url, more = cluster
+            return redis.asyncio.RedisCluster.from_url(
+                url, retry=Retry(NoBackoff(), connection.RETRIES), **more, **options
+            )
+        retry = Retry(NoBackoff(), connection.RETRIES, supported_errors=connection.RETRIED)
+        return redis.asyncio.Redis.from_url(url, retry=retry, **options)
     except ValueError as error:
         raise ConfigError(f"the Redis URL cannot be read: {error}") from None

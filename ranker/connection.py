@@ -1,10 +1,12 @@
-"""How a ranker is connected to Redis: fail fast, never twice as slow as the deadline, and say so in our words."""
+"""How a ranker is connected to Redis: fail fast, never slower than the deadline, and say so in our words."""
 
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from redis import exceptions
+from redis.cluster import LoadBalancingStrategy
 
 from schemas.errors import ConfigError, SlipstreamError, UnavailableError
 
@@ -13,20 +15,39 @@ DEFAULT_DEADLINE_MS = 100
 _READ_BYTES = 4 << 20
 
 
-def options(deadline_ms: int) -> dict[str, Any]:
+def options(url: str, limit_s: float) -> dict[str, Any]:
     """Options of a client, sync or asyncio, but for `retry`, which each of them has a class of its own for.
 
-    A call must not wait longer than the ranker can: the deadline is the limit of every wait on the socket.
+    The deadline is the limit of every wait on the socket; that of a whole call is ranker/bounded.py's, or asyncio.timeout's.
     """
-    if deadline_ms < 1:
-        raise ConfigError(f"a deadline of {deadline_ms} ms: it must be at least 1")
+    if limit_s < 0.001:
+        raise ConfigError(f"a deadline of {1000 * limit_s:g} ms: it must be at least 1")
     return {
-        "socket_timeout": deadline_ms / 1000,
-        "socket_connect_timeout": deadline_ms / 1000,
-        "socket_keepalive": True,
+        "socket_timeout": limit_s,
+        "socket_connect_timeout": limit_s,
         "socket_read_size": _READ_BYTES,
         "decode_responses": False,
+        # A Unix socket's connection takes no such option.
+        **({} if url.startswith("unix:") else {"socket_keepalive": True}),
     }
+
+
+def cluster(url: str) -> tuple[str, dict[str, Any]] | None:
+    """What redis-py makes a cluster's client of: a URL that it can read, and options. None for a URL of a single Redis.
+
+    Args:
+        url: `redis+cluster://` or `rediss+cluster://`; `?read_from_replicas=yes` asks replicas in turn with their primary.
+    """
+    scheme, is_cluster, rest = url.partition("+cluster://")
+    if not is_cluster:
+        return None
+    parts = urlsplit(f"{scheme}://{rest}")
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    replicas = query.pop("read_from_replicas", "no").lower()
+    if replicas not in ("yes", "no"):
+        raise ConfigError(f"the Redis URL cannot be read: read_from_replicas={replicas}: yes or no")
+    strategy = LoadBalancingStrategy.ROUND_ROBIN if replicas == "yes" else None
+    return urlunsplit(parts._replace(query=urlencode(query))), {"load_balancing_strategy": strategy}
 
 
 _REFUSED = (exceptions.AuthenticationError, exceptions.AuthorizationError, exceptions.NoPermissionError)
@@ -48,11 +69,17 @@ def refuse_decoding(client: Any) -> None:
         )
 
 
-def translated(error: exceptions.RedisError | OSError, where: str) -> SlipstreamError:
+#: What a call of redis-py raises; a cluster's own errors have another root.
+ERRORS = (exceptions.RedisError, exceptions.RedisClusterException, OSError)
+#: Over the deadline, by redis-py's word or by asyncio.timeout's.
+LATE = (exceptions.TimeoutError, TimeoutError)
+
+
+def translated(error: Exception, where: str) -> SlipstreamError:
     """An error of redis-py, or of the socket below it, as ours."""
     if isinstance(error, _REFUSED):
         return ConfigError(f"Redis at {where} refuses us: {error}: correct the user and password in the URL")
-    if isinstance(error, exceptions.TimeoutError):
+    if isinstance(error, LATE):
         return UnavailableError(
             f"Redis at {where} did not answer within the deadline: rank without states, or allow more time"
         )

@@ -6,8 +6,8 @@ from collections import Counter as Tally
 from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from redis import exceptions
 
+from ranker.connection import LATE
 from ranker.rows import Row, Status
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -48,6 +48,6 @@ class ReaderMetrics:
         self._failures.labels("circuit_open").inc()
 
     def fail(self, error: Exception) -> None:
-        reason = "deadline" if isinstance(error, exceptions.TimeoutError) else "unavailable"
+        reason = "deadline" if isinstance(error, LATE) else "unavailable"
         self.failures[reason] += 1
         self._failures.labels(reason).inc()

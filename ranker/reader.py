@@ -11,21 +11,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from edge.redis import address
 from ranker import connection
+from ranker.bounded import BoundedPool, Deadline
 from ranker.breaker import Breaker
 from ranker.cache import StateCache
 from ranker.metrics import ReaderMetrics
 from ranker.reading import Command, Model, Reading
 from ranker.rows import Row, Status
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, UnavailableError
 from schemas.names import Names
 
 __all__ = ["Row", "StateReader", "Status"]
@@ -55,20 +56,25 @@ class StateReader:
     ) -> None:
         """
         Args:
-            client: a URL (redis://, rediss://, unix://), or a client of your own, standalone or cluster, that answers bytes;
-                then its own timeouts hold, and not `deadline_ms`.
+            client: a URL, with a user and password of Redis' ACL if it has them: redis://, rediss:// (TLS), unix://, and
+                redis+cluster://, rediss+cluster://; with `?read_from_replicas=yes` a cluster's replicas are asked too, and a
+                replica's own URL is as good as any. Or a client of your own, standalone or cluster, that answers bytes; then
+                its own timeouts hold, and not `deadline_ms`.
             model: the bundle that the states must be of, or its `StateLayout`; None = as the states describe themselves, which is
                 enough for a ranker that wants embeddings alone.
             model_id: with `model` None: the model to read; None = the one that `<prefix>:active` names at the first read.
-            deadline_ms: the longest that Redis may keep silent, while connecting and within an answer; then the call raises.
+            deadline_ms: of a call as a whole: connecting, all of the answer, and once more if the connection was lost; then it
+                raises.
             metrics: counters to share with other readers, or to expose in a registry.
             breaker: when calls fail at once since Redis did not answer the last ones; readers of one Redis may share one.
             cache: states that are not asked for again for a moment; None = none.
 
         Raises:
             ConfigError: a URL that cannot be read, or a `model_id` that is not the model's.
+            UnavailableError: a cluster cannot be reached; a single Redis is reached at the first call.
         """
-        self._client: Any = connect(client, deadline_ms) if isinstance(client, str) else client
+        self._deadline = Deadline(deadline_ms / 1000)
+        self._client: Any = connect(client, self._deadline) if isinstance(client, str) else client
         connection.refuse_decoding(self._client)
         self._reading = Reading(names, model, model_id, address(self._client), metrics, breaker, cache)
         self._now_ms = now_ms
@@ -88,13 +94,14 @@ class StateReader:
         """
         reading = self._reading
         try:
-            if reading.model_id is None:
-                reading.admit()
-                reading.activate(self._client.get(reading.names.active_key))
-            question = reading.ask(users, embedding_only)
-            reading.admit(asks=bool(question.commands))
-            answers = self._round_trip(question.commands)
-        except (RedisError, OSError) as error:
+            with self._deadline.call():
+                if reading.model_id is None:
+                    reading.admit()
+                    reading.activate(self._client.get(reading.names.active_key))
+                question = reading.ask(users, embedding_only)
+                reading.admit(asks=bool(question.commands))
+                answers = self._round_trip(question.commands)
+        except connection.ERRORS as error:
             raise reading.failed(error) from error
         return reading.rows(question, answers, self._now_ms(), max_age_ms)
 
@@ -106,8 +113,9 @@ class StateReader:
             UnavailableError: Redis could not be reached.
         """
         try:
-            active = self._client.get(self._reading.names.active_key)
-        except (RedisError, OSError) as error:
+            with self._deadline.call():
+                active = self._client.get(self._reading.names.active_key)
+        except connection.ERRORS as error:
             raise self._reading.failed(error) from error
         self._reading.require_active(active)
 
@@ -134,14 +142,26 @@ class StateReader:
         return answers
 
 
-def connect(url: str, deadline_ms: int = connection.DEFAULT_DEADLINE_MS) -> redis.Redis:
-    """A client that waits at most `deadline_ms` for each answer.
+def connect(url: str, deadline: Deadline) -> RedisClient:
+    """A client whose calls end with the deadline.
 
     Raises:
         ConfigError: the URL cannot be read.
+        UnavailableError: a cluster cannot be reached.
     """
-    retry = Retry(NoBackoff(), connection.RETRIES, supported_errors=connection.RETRIED)
+    options = connection.options(url, deadline.limit_s)
     try:
-        return redis.Redis.from_url(url, retry=retry, **connection.options(deadline_ms))
+        if cluster := connection.cluster(url):
+            url, more = cluster
+            more |= {
+                "retry": Retry(NoBackoff(), connection.RETRIES),
+                "connection_pool_class": partial(BoundedPool, deadline),
+            }
+            with deadline.call():
+                return redis.RedisCluster.from_url(url, **more, **options)
+        retry = Retry(NoBackoff(), connection.RETRIES, supported_errors=connection.RETRIED)
+        return redis.Redis.from_pool(BoundedPool.from_url(url, deadline=deadline, retry=retry, **options))
     except ValueError as error:
         raise ConfigError(f"the Redis URL cannot be read: {error}") from None
+    except redis.exceptions.RedisClusterException as error:
+        raise UnavailableError(f"Redis Cluster: {error}: is it running, and a cluster?") from None

