@@ -5,8 +5,8 @@ up to there. Any order between the two is right, since a write with an older fen
 decided here is that live users do not wait:
 
 - While live records come, the past may take a share of the worker's time. While none come, it may have all of it.
-- It is worked off in runs so short that a live record that comes meanwhile does not wait long behind one. How long a run will
-  take is estimated from the events that it may have to encode, and what an event cost in the runs before.
+- It is worked off in runs so short that a live record that comes meanwhile does not wait long behind one: of so many events that
+  they may have to encode, which grow while runs are shorter than they may be, and shrink when they are longer.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from schemas.errors import ConfigError
 
 #: Live records come as long as the last one is not older than this.
 _QUIET_S = 1.0
-#: Weight of the newest run in what an event costs, and for how long progress is averaged.
-_NEWEST = 0.3
+#: From one run to the next.
+_MAX_GROWTH = 2.0
+#: For how long progress is averaged.
 _AVERAGED_S = 20.0
 
 
@@ -69,14 +70,18 @@ def backfill_range(committed: int | None, low: int, end: int, config: BackfillCo
 
 
 class Pacer:
-    """Says when the next run of backfill may begin, and how much goes into it."""
+    """Says when the next run of backfill may begin, and how much goes into it.
+
+    Attributes:
+        events: that the next run's states may have to be made of, in all; one user who has more is a run too.
+    """
 
     def __init__(self, config: BackfillConfig, clock: Callable[[], float] = monotonic) -> None:
         self._config = config
         self._clock = clock
         self._live_s = clock()  # nobody knows yet whether there are any
         self._next_s = 0.0
-        self._s_per_event: float | None = None
+        self.events = 1.0
 
     def live_came(self) -> None:
         self._live_s = self._clock()
@@ -86,25 +91,23 @@ class Pacer:
         now_s = self._clock()
         return max(0.0, min(self._next_s, self._live_s + _QUIET_S) - now_s)
 
-    @property
-    def events(self) -> int:
-        """That fit into a run; at least 1, so that a user who takes longer comes to be."""
-        if self._s_per_event is None:
-            return 1
-        return max(1, int(self._config.run_ms / 1000 / self._s_per_event))
-
-    def ran(self, seconds: float, events: int, encoded: int) -> None:
+    def ran(self, seconds: float, graph_s: float, events: int, encoded: int) -> None:
         """A run is over.
 
         Args:
+            graph_s: of its time, what the model took.
             events: that it might have had to encode; of them it `encoded` some, and found the others in states that were there.
         """
         self._next_s = self._clock() + seconds * (1 / self._config.share - 1)
-        # From a run that mostly found its states made, nothing is learnt: the next may have to make them all.
-        if 2 * encoded >= events > 0:
-            cost = seconds / encoded
-            known = self._s_per_event
-            self._s_per_event = cost if known is None else known + _NEWEST * (cost - known)
+        growth = math.sqrt(self._config.run_ms / 1000 / seconds)  # rooted, since one run says little
+        if growth >= 1:
+            if (
+                2 * encoded >= events
+            ):  # one that found its states made was quick for that: the next may have to make them
+                grown = max(self.events, events) * min(growth, _MAX_GROWTH)
+                self.events = max(self.events, min(grown, _MAX_GROWTH * events))
+        elif 2 * graph_s >= seconds:  # a run that is long for other reasons would not be much shorter with fewer
+            self.events = max(1.0, min(self.events, events) * max(growth, 1 / _MAX_GROWTH))
 
 
 class Progress:

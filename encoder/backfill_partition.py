@@ -79,7 +79,7 @@ class BackfillPartition:
         self._live_users.add(user)
         self._held.pop(user, None)
 
-    def take(self, events: int, max_records: int) -> list[Held]:
+    def take(self, events: float, max_records: int) -> list[Held]:
         """The oldest that are held, of so many events in all at most, but one record at least."""
         taken: list[bytes | int] = []
         for key, held in self._held.items():

@@ -85,7 +85,7 @@ class BackfillReader:
         if dropped and not self._partitions:
             self.close()
 
-    def take(self, events: int, max_records: int) -> Run:
+    def take(self, events: float, max_records: int) -> Run:
         """A run of about so many events, of what has been read; nothing if nothing has. Does not wait.
 
         Raises:

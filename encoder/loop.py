@@ -122,7 +122,7 @@ class Worker:
 
     def _backfill(self, log: RefreshLog, stop: threading.Event) -> None:
         """One run."""
-        began_s = monotonic()
+        began_s, graph_s = monotonic(), self._watch.seconds("run")
         with self._watch("poll"):
             run = self._source.backfill.take(self._pacer.events, self._config.max_batch_users)
         self._fetching = not run.records
@@ -133,7 +133,9 @@ class Worker:
         self._source.backfilled(run)
         self._metrics.backfill_records.inc(len(run.records))
         self._metrics.backfill_users.inc(sum(done.written_ms > 0 for _, done in worked))
-        self._pacer.ran(monotonic() - began_s, run.events, sum(done.events for _, done in worked))
+        if run.records:
+            encoded = sum(done.events for _, done in worked)
+            self._pacer.ran(monotonic() - began_s, self._watch.seconds("run") - graph_s, run.events, encoded)
         if not self._source.backfill:
             _log.info("backfill of this worker's partitions is done")
 

@@ -19,6 +19,10 @@ class Stopwatch:
         finally:
             self._seconds[part] = self._seconds.get(part, 0.0) + perf_counter() - began
 
+    def seconds(self, part: str) -> float:
+        """Of one part, since it was taken last."""
+        return self._seconds.get(part, 0.0)
+
     def take(self) -> dict[str, float]:
         """The sums since the last call."""
         taken, self._seconds = self._seconds, {}

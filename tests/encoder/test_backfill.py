@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,34 +64,61 @@ def test_while_live_records_come_it_gets_its_share_and_no_more() -> None:
         if not pacer.pause_s():
             clock.now_s += 0.02
             ran_s += 0.02
-            pacer.ran(0.02, 100, 100)
+            pacer.ran(0.02, 0.02, 100, 100)
     assert ran_s / (clock.now_s - 100) == pytest.approx(0.25, rel=0.05)
 
 
 def test_when_none_come_any_more_it_has_all_the_time() -> None:
     clock = Clock()
     pacer = Pacer(BackfillConfig(share=0.01), clock)
-    pacer.ran(1.0, 1, 1)
+    pacer.ran(1.0, 1.0, 1, 1)
     assert pacer.pause_s() == pytest.approx(1.0), "at the start nobody knows whether any come"
     clock.now_s += 1.0
     assert pacer.pause_s() == 0
-    pacer.ran(1.0, 1, 1)
+    pacer.ran(1.0, 1.0, 1, 1)
     assert pacer.pause_s() == 0
     pacer.live_came()
     assert pacer.pause_s() > 0
 
 
-def test_a_run_is_as_long_as_it_may_take() -> None:
+def run_often(pacer: Pacer, seconds_of: Callable[[int], float], times: int = 60, overhead_s: float = 0.0) -> list[int]:
+    """Runs of users with 200 events each; how many users each had."""
+    sizes = []
+    for _ in range(times):
+        sizes.append(max(1, int(pacer.events // 200)))
+        graph_s = seconds_of(sizes[-1])
+        pacer.ran(graph_s + overhead_s, graph_s, 200 * sizes[-1], 200 * sizes[-1])
+    return sizes
+
+
+def test_runs_become_as_long_as_they_may_be() -> None:
     pacer = Pacer(BackfillConfig(run_ms=20), Clock())
-    assert pacer.events == 1, "the first one is to find out"
-    for _ in range(30):
-        pacer.ran(0.005, 250, 250)  # 20 us an event
-    assert pacer.events == pytest.approx(1000, rel=0.01)
-    pacer.ran(0.001, 1000, 0)  # all states were there: the next may have to be made
-    assert pacer.events == pytest.approx(1000, rel=0.01)
-    for _ in range(30):
-        pacer.ran(10.0, 250, 250)
-    assert pacer.events == 1, "one user goes through, whatever it takes"
+    sizes = run_often(pacer, lambda users: 0.001 * users)
+    assert sizes[0] == 1, "the first one is to find out"
+    assert max(sizes) <= 25
+    assert sizes[-1] in range(18, 22)
+    assert run_often(pacer, lambda users: 0.1 * users)[-1] == 1, "one user goes through, whatever it takes"
+    assert run_often(pacer, lambda users: 0.001 * users)[-1] in range(18, 22)
+    # What a run costs beside its users is no reason for one by one.
+    assert run_often(pacer, lambda users: 0.001 * users, overhead_s=0.011)[-1] in range(8, 11)
+    assert run_often(pacer, lambda users: 0.001 * users, overhead_s=0.1)[-1] in range(8, 11)
+
+
+def test_from_a_run_that_found_its_states_made_nothing_is_learnt() -> None:
+    pacer = Pacer(BackfillConfig(run_ms=20), Clock())
+    run_often(pacer, lambda users: 0.001 * users)
+    before = pacer.events
+    for _ in range(20):
+        pacer.ran(0.001, 0.0, 4000, 0)
+    assert pacer.events == before
+
+
+def test_a_run_for_which_there_was_little_to_do_changes_nothing() -> None:
+    pacer = Pacer(BackfillConfig(run_ms=20), Clock())
+    run_often(pacer, lambda users: 0.001 * users)
+    before = pacer.events
+    pacer.ran(0.002, 0.001, 10, 10)
+    assert pacer.events == before
 
 
 def test_progress_knows_what_is_left() -> None:
