@@ -63,7 +63,7 @@ class Passage(NamedTuple):
         arrived_ms: of a refresh, the arrival of the oldest event that it brought.
         took_ms: from there until its state was readable.
         kinds: refreshes, by what they took.
-        cpu_s: by stage, from the first event to the last commit.
+        cpu_s: by stage, and of Redis, from the first event to the last commit.
         cores: CPU seconds a second, by program, while events were sent; empty for a backlog.
     """
 
@@ -162,7 +162,7 @@ class LivePath:
     def send(self, due_s: NDArray[np.float64]) -> Passage:
         """`(n,)`, ascending: when each of the next n events is due, seconds from now. Returns when all are in states."""
         keys, values = self._next_events(len(due_s))
-        logged, cpu_s = self._logged_bytes(), cpu_s_by_name(self._programs)
+        logged, cpu_s = self._logged_bytes(), self._cpu_s()
         sent = send(self._lab.kafka, self._names.engagements, keys, values, due_s, self._programs)
         return self._passed(len(keys), sent.began_ms, logged, cpu_s, sent.cores, markers=0)
 
@@ -171,7 +171,7 @@ class LivePath:
         keys, values = self._next_events(events)
         logged = self._logged_bytes()
         with filled(self._lab.kafka, self._names.engagements, keys, values):
-            cpu_s = cpu_s_by_name(self._programs)
+            cpu_s = self._cpu_s()
         return self._passed(events, time.time() * 1000, logged, cpu_s, {}, markers=1)
 
     def _next_events(self, events: int) -> tuple[Sequence[bytes], Sequence[bytes]]:
@@ -200,7 +200,7 @@ class LivePath:
             )
 
         wait_until("every event is in a state", all_in_states, self._programs, 600)
-        cpu_s = {stage: seconds - before_s[stage] for stage, seconds in cpu_s_by_name(self._programs).items()}
+        cpu_s = {stage: seconds - before_s[stage] for stage, seconds in self._cpu_s().items()}
         with self._refreshes.open("rb") as log:
             log.seek(logged)
             lines = msgspec.json.Decoder(_Line).decode_lines(log.read())
@@ -220,3 +220,11 @@ class LivePath:
 
     def _logged_bytes(self) -> int:
         return self._refreshes.stat().st_size
+
+    def _cpu_s(self) -> dict[str, float]:
+        with connect(self._lab.stack.redis_url) as client:
+            redis = client.info("cpu")
+        return {
+            **cpu_s_by_name(self._programs),
+            "redis": float(redis["used_cpu_user"]) + float(redis["used_cpu_sys"]),
+        }

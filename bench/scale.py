@@ -23,10 +23,11 @@ from encoder.store_redis import connect
 from schemas.bundle import PRESETS
 from schemas.state import StateLayout
 
-STAGES = ("ingest", "sequence", "encode")
-#: Each user's events at the start: with those of a run they fit one of the smallest capacity steps.
+#: Whose CPU time counts: the stages, and the Redis that they write to.
+STAGES = ("ingest", "sequence", "encode", "redis")
+#: Each user's events at the start, and most of them after a run on many users.
 _LENGTHS = (4, 12)
-_CAPACITY = 16
+_EVENTS = 16
 _HOT_CACHE_BYTES = 256 << 20  # as by default
 #: Of a user's state, what Redis allocates for key and value; and what the sequence worker, the broker and its page cache take.
 _ALLOCATED, _BESIDE_BYTES = 1.3, 1500
@@ -89,7 +90,10 @@ def run(config: ScaleBench, lab: Lab, say: Say) -> Result:
 
 def fits(users: int, layout: StateLayout, free_bytes: int) -> bool:
     """Whether so many users' states and sequences go into the memory."""
-    return users * (_ALLOCATED * layout.value_bytes(_CAPACITY) + _BESIDE_BYTES) <= _MEMORY_SHARE * free_bytes
+    return (
+        users * (_ALLOCATED * layout.value_bytes(layout.capacity_for(_EVENTS)) + _BESIDE_BYTES)
+        <= _MEMORY_SHARE * free_bytes
+    )
 
 
 def _point(config: ScaleBench, lab: Lab, setting: Setting, say: Say) -> dict[str, Any]:
@@ -122,6 +126,7 @@ def _redis_bytes(lab: Lab) -> int:
 def figures(config: ScaleBench, points: list[dict[str, Any]]) -> dict[str, float | None]:
     """What an event costs with the fewest and with the most users; what goes through with each number of workers."""
     by_users = list(series(points, "users", config))
+    base = next(series(points, "workers", config))["backlog"]
     fewest, most = (sum(point["cpu_us_per_event"].values()) for point in (by_users[0], by_users[-1]))
     found: dict[str, float | None] = {
         "users": by_users[-1]["users"],
@@ -129,6 +134,7 @@ def figures(config: ScaleBench, points: list[dict[str, Any]]) -> dict[str, float
         "cpu_us_per_event_fewest_users": fewest,
         "cpu_us_per_event_most_users": most,
         "cost_growth": most / fewest,
+        "redis_us_per_event": None if base is None else base["cpu_us_per_event"]["redis"],
     }
     for point in series(points, "workers", config):
         found[f"backlog_events_per_s_workers_{point['workers']}"] = (point["backlog"] or {}).get("events_per_s")
@@ -145,7 +151,9 @@ def series(points: list[dict[str, Any]], what: str, config: ScaleBench) -> Itera
 
 def as_table(points: list[dict[str, Any]]) -> Table:
     """Every point, for people."""
-    table = Table(title="CPU µs an event, by stage, at a steady rate; freshness in ms", title_justify="left", box=None, padding=0)
+    table = Table(
+        title="CPU µs an event, by stage, at a steady rate; freshness in ms", title_justify="left", box=None, padding=0
+    )
     for name in ("users", "parts", "workers", *STAGES, "all", "p50", "p99", "backlog/s"):
         table.add_column(f"  {name}", justify="right")
     for point in points:

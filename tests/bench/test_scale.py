@@ -27,11 +27,12 @@ def _points() -> list[dict[str, Any]]:
                 "ingest": 5.0,
                 "sequence": 30.0,
                 "encode": setting.users / 1000 + 10 * (setting.partitions + setting.workers),
+                "redis": 20.0,
             },
             "ms": {"p50": 20.0, "p99": 90.0},
             "backlog": {
                 "events_per_s": 3000.0 * setting.workers,
-                "cpu_us_per_event": {"ingest": 4.0, "sequence": 20.0, "encode": 100.0},
+                "cpu_us_per_event": {"ingest": 4.0, "sequence": 20.0, "encode": 100.0, "redis": 25.0},
             }
             if setting.users >= CONFIG.backlog
             else None,
@@ -55,9 +56,10 @@ def test_each_series_varies_one_thing_and_they_share_a_point() -> None:
 def test_cost_growth_is_between_the_fewest_and_the_most_users() -> None:
     said = figures(CONFIG, _points())
     assert said["users"] == 100_000
-    assert said["cpu_us_per_event_fewest_users"] == 35 + 1 + 50
-    assert said["cost_growth"] == (35 + 100 + 50) / (35 + 1 + 50)
+    assert said["cpu_us_per_event_fewest_users"] == 55 + 1 + 50
+    assert said["cost_growth"] == (55 + 100 + 50) / (55 + 1 + 50)
     assert said["backlog_events_per_s_workers_2"] == 6000
+    assert said["redis_us_per_event"] == 25
 
 
 def test_what_does_not_fit_is_known_beforehand() -> None:
