@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.checking import require_right
 from bench.encoders import Cost, Encoders, Row, Show, total
 from bench.events import random_records, user_key
 from bench.log_mix import LogMix, log_mix
@@ -22,11 +23,8 @@ from bench.path import Lab
 from bench.result import Result
 from bench.topics import delete_topics
 from edge.kafka import Admin
-from encoder.oracle import Claim, check_states
-from encoder.runtime import Runtime, RuntimeConfig
-from encoder.store_redis import RedisStateStore, connect
+from encoder.store_redis import connect
 from schemas.bundle import PRESETS
-from schemas.errors import MismatchError
 from schemas.log import EventLog
 from schemas.sequence import DEFAULT_CAPACITY, Records
 from stream.topics import create_topics
@@ -165,15 +163,10 @@ class _Preset:
 
     def _check(self) -> None:
         """A figure of a run that computed something else is worth nothing."""
-        users, layout = list(self._histories), self._bundle.layout
+        users = list(self._histories)
         picked = [users[i] for i in self._rng.permutation(len(users))[: self._config.checked].tolist()]
-        with connect(self._lab.stack.redis_url) as client:
-            stored = RedisStateStore(client, self._names, layout).load(picked)
-        claims = [Claim(user, self._histories[user], state) for user, state in zip(picked, stored, strict=True)]
-        runtime = Runtime(self._bundle, RuntimeConfig(graphs=("encode", "append")))
-        wrong = check_states(runtime, self._bundle.features, layout, claims)
-        if wrong:
-            raise MismatchError(f"{len(wrong)} of {len(claims)} states are wrong: {wrong[0].user!r}: {wrong[0].what}")
+        histories = {user: self._histories[user] for user in picked}
+        require_right(self._lab.stack.redis_url, self._names, self._bundle, histories)
 
 
 def _next(history: Records, more: int, late_by: int, rng: np.random.Generator) -> Records:

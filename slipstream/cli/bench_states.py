@@ -1,4 +1,4 @@
-"""`slipstream bench refresh`, `e2e`, `scale`: what states cost, how fresh they are, and what more users do to both."""
+"""`slipstream bench refresh`, `e2e`, `scale`, `backfill`: what states cost, and how fresh they are."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ def register(app: typer.Typer) -> None:
     bench.command("refresh")(_refresh)
     bench.command("e2e")(_e2e)
     bench.command("scale")(_scale)
+    bench.command("backfill")(_backfill)
 
 
 def _refresh(
@@ -149,3 +150,34 @@ def _scale(
         from bench.plot import plot_scale
 
         plot_scale(result.as_json(), plot)
+
+
+def _backfill(
+    command: typer.Context,
+    preset: Annotated[str, typer.Option(help="Model size")] = "small",
+    users: Annotated[
+        int | None, typer.Option(min=2, help="Whose states are filled [default: by the size, half a minute's or more]")
+    ] = None,
+    rate: Annotated[float, typer.Option(min=1, help="Live events per second")] = 100.0,
+    seconds: Annotated[float, typer.Option(min=1, help="For so long each time, after 5 that do not count")] = 20.0,
+    json: Json = False,
+) -> None:
+    """An empty Redis is filled from the changelog: users a second, and how fresh live users stay meanwhile.
+
+    Beside their freshness when nothing is filled, and when the changelog is read in its order. One encoder on a Kafka and a
+    Redis of its own. About 4 minutes.
+
+    Examples:
+
+      slipstream bench backfill --json
+
+      slipstream bench backfill --preset nano --users 20000 --seconds 5
+    """
+    from bench.backfill import BackfillBench, run
+
+    ctx = context(command)
+    (checked,) = known_presets([preset])
+    config = BackfillBench(checked, users, rate=rate, seconds=seconds)
+    with lab(ctx) as place:
+        result = run(config, place, ctx.say)
+    report(ctx, result, json)

@@ -15,10 +15,10 @@ from tests.bundles import random_bundle
 
 COMMANDS = (
     "up", "down", "status", "config show", "config reference", "doctor", "topics create", "ingest", "sequence",
-    "encode", "replay", "simulate", "train", "export", "evaluate", "evaluate-ranker", "model status",
+    "encode", "replay", "simulate", "train", "export", "evaluate", "train-ranker", "evaluate-ranker", "model status",
     "model activate", "model retire", "state show", "rank", "verify", "demo", "forget", "bench stream", "bench chaos",
-    "size", "bench refresh", "bench e2e", "bench scale", "bench accelerators", "bench rank", "bench tables",
-    "dead-letters list", "dead-letters show", "dead-letters replay", "dead-letters drop",
+    "size", "bench refresh", "bench e2e", "bench scale", "bench backfill", "bench accelerators", "bench rank", "bench state",
+    "bench tables", "dead-letters list", "dead-letters show", "dead-letters replay", "dead-letters drop",
 )  # fmt: skip
 NOWHERE = "127.0.0.1:1"
 
