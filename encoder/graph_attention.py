@@ -25,8 +25,8 @@ from encoder.graph_parts import linear
 from encoder.weights import Weights
 from schemas.scales import MAX_SCALE, MIN_SCALE, SIGNIFICANT_BITS
 
-#: A scale is this much of the largest |x|: 1/127, and what rounding to the nearest of the grid may take away.
-SCALE_SHARE = (1 + 2.0**-SIGNIFICANT_BITS) / 127
+#: A scale is 1/127 of the largest |x|, and so much more as rounding to the nearest of the grid may take away.
+SCALE_HEADROOM = 1 + 2.0**-SIGNIFICANT_BITS
 #: `(s + s * GRID) - s * GRID` is s rounded to the grid: the sum has no room for more bits, all else is exact.
 GRID = 2.0 ** (24 - SIGNIFICANT_BITS)
 
@@ -110,7 +110,7 @@ def quantise(heads: Heads, weights: Weights, block: str, x: str) -> tuple[str, s
     net, s = heads.net, heads.shape
     kv = net.widen(net.reshape(linear(net, weights, f"{block}.key_value", x), 0, 0, 2 * s.kv_heads, s.head_dim))
     largest = net("ReduceMax", net("Abs", kv), net.i64(-1), keepdims=1)  # (B, T, 2 G, 1)
-    scale = net("Clip", net("Mul", largest, net.f32(SCALE_SHARE)), net.f32(MIN_SCALE), net.f32(MAX_SCALE))
+    scale = net("Clip", net("Mul", largest, net.f32(SCALE_HEADROOM / 127)), net.f32(MIN_SCALE), net.f32(MAX_SCALE))
     far = net("Mul", scale, net.f32(GRID))
     scale = net("Sub", net("Add", scale, far), far)
     stored = net.cast(scale, np.float16)  # exact

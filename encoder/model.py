@@ -18,7 +18,7 @@ Letters: B windows, T tokens, C candidates, d width, H heads, G kv heads, R = H 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,12 +27,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from encoder.graph_attention import GRID, SCALE_SHARE
+from encoder.graph_attention import GRID, SCALE_HEADROOM
 from encoder.graph_parts import LAYER_NORM_EPSILON, NORM_EPSILON
 from encoder.weights import MLP_RATIO, check_weights
 from schemas.bundle import GAP_BUCKETS, SUB_TABLES, ModelShape
 from schemas.scales import MAX_SCALE, MIN_SCALE
 from schemas.vocabulary import Vocabulary
+
+#: Keys and values `(B, T, G, D)` to what is left of them in a state.
+Stored = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class KeyValues(NamedTuple):
@@ -143,22 +146,22 @@ class PinFM(nn.Module):
 
     # ---- the two passes
 
-    def encode(self, tokens: Tensor, quantise: bool = False) -> tuple[Tensor, KeyValues]:
+    def encode(self, tokens: Tensor, stored: Stored | None = None) -> tuple[Tensor, KeyValues]:
         """The context pass.
 
         Args:
             tokens: `(B, T, d)`, right-padded.
-            quantise: let attention see keys and values as int8 stores them, as the graphs do. Not differentiable.
+            stored: what is left of keys and values in a state, for attention to see; `as_stored` is what the graphs do.
 
         Returns:
-            H `(B, T, d)`, unit length, H[:, i] of tokens 0 to i; keys and values (as int8 stores them, if `quantise`).
+            H `(B, T, d)`, unit length, H[:, i] of tokens 0 to i; keys and values (what is left of them).
         """
         x = self.enter(tokens, torch.arange(tokens.shape[1], device=tokens.device))
         kept = KeyValues([], [])
         for block in self.decoder():
             q, k, v = block.project(x)
-            if quantise:
-                k, v = as_int8(k), as_int8(v)
+            if stored is not None:
+                k, v = stored(k, v)
             kept.keys.append(k)
             kept.values.append(v)
             attended = functional.scaled_dot_product_attention(
@@ -256,8 +259,15 @@ def gelu(x: Tensor) -> Tensor:
     return functional.gelu(x, approximate="tanh")
 
 
-def as_int8(x: Tensor) -> Tensor:
-    """What is left of keys or values `(..., D)` in int8 with a scale each."""
-    scale = (x.abs().amax(-1, keepdim=True) * SCALE_SHARE).clamp(MIN_SCALE, MAX_SCALE)
+def as_stored(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """What is left of keys and values `(..., D)` in a state: int8 with a scale each. Not differentiable."""
+    return as_integers(k), as_integers(v)
+
+
+def as_integers(x: Tensor, bits: int = 8) -> Tensor:
+    """What is left of `(..., D)` in integers of so many bits with a scale each, on the grid. Not differentiable."""
+    most = 2 ** (bits - 1) - 1
+    scale = (x.abs().amax(-1, keepdim=True) * (SCALE_HEADROOM / most)).clamp(MIN_SCALE, MAX_SCALE)
     scale = (scale + scale * GRID) - scale * GRID
-    return (x / scale).round().clamp(-127, 127) * scale
+    rounded: Tensor = (x / scale).round().clamp(-most, most) * scale
+    return rounded

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from encoder.evaluation.ranking import ragged
 from encoder.features import item_rows
-from encoder.model import PinFM
+from encoder.model import PinFM, Stored
 from encoder.windows import Histories, Windows, cut
 from schemas.bundle import ModelShape
 
@@ -31,7 +31,12 @@ def window_start(events: NDArray[np.int64], shape: ModelShape) -> NDArray[np.int
 class Embedder:
     """User embeddings and item vectors of one model, in full precision. Without gradients."""
 
-    def __init__(self, model: PinFM, data: Histories, seeds: tuple[int, ...]) -> None:
+    def __init__(self, model: PinFM, data: Histories, seeds: tuple[int, ...], stored: Stored | None = None) -> None:
+        """
+        Args:
+            stored: let attention see what is left of keys and values in a state (encoder.model.PinFM.encode).
+        """
+        self._stored = stored
         self._model, self._data = model.eval(), data
         rows = torch.from_numpy(item_rows(data.item_ids, seeds, model.shape.rows))  # (8, m)
         with torch.no_grad():
@@ -68,7 +73,7 @@ class Embedder:
             batch = cut(self._data, np.stack([begins[chosen], ends[chosen]], axis=1), positive)
             columns = (torch.from_numpy(c) for c in (*self._known(batch), batch.gaps))
             items = functional.embedding(torch.from_numpy(batch.items), self._items)
-            hidden, _ = self._model.encode(self._model.event_tokens(items, *columns))  # (B, T, d)
+            hidden, _ = self._model.encode(self._model.event_tokens(items, *columns), self._stored)  # (B, T, d)
             counts = bounds[chosen + 1] - bounds[chosen]
             row, place = ragged(counts)
             asked = requests[bounds[chosen][row] + place]

@@ -177,6 +177,50 @@ def _stream(
         plot_stream(result.as_json(), plot)
 
 
+@bench.command("state")
+def _state(
+    command: typer.Context,
+    preset: Annotated[str, typer.Option(help="Size of the model")] = "small",
+    kv_heads: Annotated[list[int] | None, typer.Option(min=1, help="Repeatable [default: 4, 2, 1]")] = None,
+    log: Annotated[str, typer.Option(help="ml-100k or ml-1m: what models are trained on and measured by")] = "ml-100k",
+    train_seconds: Annotated[float, typer.Option(min=0, help="For each of kv-heads; 0: sizes alone")] = 60.0,
+    checkpoint: Annotated[
+        list[Path] | None,
+        typer.Option(help="Measure these models, instead of training; repeatable, of different kv heads"),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of trainings")] = 0,
+    json: Json = False,
+) -> None:
+    """What a user's state takes in Redis and on the wire, by kv heads and by code, and what each code costs in HR@10.
+
+    Redis's memory is measured in one of its own. Besides the code that is stored: fp16, int8 with scales of 16 bits, values in 6
+    and 4 bits, and KIVI. The loss is that of the same model when attention sees what a code leaves of keys and values.
+
+    Examples:
+
+      slipstream bench state --json
+
+      slipstream bench state --log ml-1m --train-seconds 600
+
+      slipstream bench state --log ml-1m --kv-heads 1 --checkpoint var/checkpoint
+    """
+    with needs_extra("cpu,train", "bench state"):
+        from bench.state import StateBench, run
+
+    ctx = context(command)
+    config = StateBench(
+        preset=preset,
+        kv_heads=tuple(kv_heads or StateBench.kv_heads),
+        log=log,
+        train_seconds=train_seconds,
+        checkpoints=tuple(checkpoint or ()),
+        seed=seed,
+    )
+    with lab(ctx) as place:
+        result = run(config, place.stack.redis_url, ctx.say)
+    report(ctx, result, json)
+
+
 @bench.command("tables")
 def _tables(
     command: typer.Context,

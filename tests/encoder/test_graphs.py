@@ -17,7 +17,7 @@ from encoder.bundle import load_bundle
 from encoder.export import Catalogue, export_weights
 from encoder.features import item_seeds
 from encoder.graphs import build_append, build_cross, build_encode
-from encoder.model import PinFM
+from encoder.model import PinFM, as_stored
 from encoder.runtime import Runtime, Slots
 from encoder.weights import random_weights
 from schemas.bundle import PRESETS, ModelShape
@@ -117,7 +117,7 @@ def same(slots: Slots, row: int, case: Case, reference_row: int, start: int, cou
 
 @torch.no_grad()
 def test_encode_is_torchs(case: Case) -> None:
-    hidden, context = case.model.encode(torch.from_numpy(case.tokens), quantise=True)
+    hidden, context = case.model.encode(torch.from_numpy(case.tokens), as_stored)
     dequantised = case.slots.kv * case.slots.scales[..., None].astype(np.float32)
     step = case.slots.scales[..., None].astype(np.float32)
     for part, tensors in enumerate((context.keys, context.values)):
@@ -141,7 +141,7 @@ def test_encode_is_torchs(case: Case) -> None:
 def test_cross_is_torchs(case: Case) -> None:
     """Ragged: a full past, none at all, and one with pads."""
     context = case.shape.context
-    _, torch_past = case.model.encode(torch.from_numpy(case.tokens), quantise=True)
+    _, torch_past = case.model.encode(torch.from_numpy(case.tokens), as_stored)
     candidates = np.random.default_rng(2).standard_normal((3, 7, case.shape.d_model)).astype(np.float32)
     lengths = i64(context, 0, context // 3)
     scores = case.runtime.cross(candidates, case.slots.kv, case.slots.scales, lengths)
@@ -270,7 +270,7 @@ def test_ties_and_one_dominating_key_are_weighed_right(case: Case) -> None:
     tokens = np.repeat(case.tokens[:1, :1], case.shape.context, axis=1)
     out = case.runtime.encode(tokens, i64(case.shape.context - 1))
     with torch.no_grad():
-        hidden, _ = case.model.encode(torch.from_numpy(tokens), quantise=True)
+        hidden, _ = case.model.encode(torch.from_numpy(tokens), as_stored)
     assert np.abs(out.embedding - hidden[:, -1].numpy()).max() < 5e-4
 
 

@@ -6,7 +6,7 @@ import torch
 
 from encoder.export import TABLES, psi
 from encoder.features import Features, item_rows, item_seeds
-from encoder.model import PinFM, as_int8
+from encoder.model import PinFM, as_integers, as_stored
 from encoder.weights import random_weights, weight_shapes
 from schemas.bundle import ModelShape
 from schemas.errors import ContractError
@@ -51,8 +51,8 @@ def test_the_past_does_not_know_the_future(model: PinFM) -> None:
     x = tokens(model, 2, 20)
     changed = x.clone()
     changed[:, 12:] += 1
-    for quantise in (False, True):
-        (before, kv), (after, kv_changed) = model.encode(x, quantise), model.encode(changed, quantise)
+    for stored in (None, as_stored):
+        (before, kv), (after, kv_changed) = model.encode(x, stored), model.encode(changed, stored)
         assert torch.equal(before[:, :12], after[:, :12])
         assert not torch.allclose(before[:, 12:], after[:, 12:], atol=1e-3)
         for a, b in zip(kv.keys + kv.values, kv_changed.keys + kv_changed.values, strict=True):
@@ -105,10 +105,10 @@ def test_tokens_are_those_of_the_host(model: PinFM) -> None:
     np.testing.assert_allclose(model.candidate_tokens(items), host.candidates(events["item_id"]), atol=1e-6)
 
 
-def test_as_int8_leaves_half_a_step_of_error() -> None:
+def test_eight_bits_leave_half_a_step_of_error() -> None:
     x = torch.randn(400, 32, generator=torch.Generator().manual_seed(0)) * torch.logspace(-4, 2, 400)[:, None]
     largest = x.abs().amax(-1, keepdim=True)
     assert largest.max() < 127 * MAX_SCALE
     step = (largest / 127 * (1 + 2 / 2**SIGNIFICANT_BITS)).clamp(MIN_SCALE)  # rounding up may widen it by so much
-    assert ((as_int8(x) - x).abs() <= step * (0.5 + 1e-5)).all()
-    assert torch.equal(as_int8(torch.zeros(1, 4)), torch.zeros(1, 4))
+    assert ((as_integers(x) - x).abs() <= step * (0.5 + 1e-5)).all()
+    assert torch.equal(as_integers(torch.zeros(1, 4)), torch.zeros(1, 4))
