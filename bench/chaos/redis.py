@@ -133,7 +133,7 @@ class RedisInTrouble:
         """Its last second had not reached the disk."""
         file = await asyncio.to_thread(self.server.keep_on_disk)
         size = file.stat().st_size
-        await asyncio.sleep(_NOT_ON_DISK_S)
+        await _written(lambda: file.stat().st_size > size, _NOT_ON_DISK_S)
         with self._absence():
             self.server.kill()
             lost = file.stat().st_size - size
@@ -159,7 +159,8 @@ class RedisInTrouble:
             replica.kill()
             raise
         replica.client.replicaof("NO", "ONE")
-        await asyncio.sleep(seconds)
+        reached = former.info("replication")["master_repl_offset"]
+        await _written(lambda: former.info("replication")["master_repl_offset"] > reached, seconds)
         with self._absence():
             self.server = replica
             self._proxy.server = (HOST, replica.port)
@@ -228,6 +229,14 @@ class RedisInTrouble:
             yield
         finally:
             self.absences.append((went_s, time.monotonic()))
+
+
+async def _written(has_been: Callable[[], bool], seconds: float) -> None:
+    """Writes of so many seconds, the first of which may be long in coming: an encoder may be down, or its broker."""
+    deadline = time.monotonic() + _ANSWERS_WITHIN_S
+    while not has_been() and time.monotonic() < deadline:
+        await asyncio.sleep(0.02)
+    await asyncio.sleep(seconds)
 
 
 def until(what: str, condition: Callable[[], bool]) -> None:

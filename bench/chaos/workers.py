@@ -186,7 +186,7 @@ class Fleet:
             await asyncio.sleep(0.1)
 
     def all_have_partitions(self) -> bool:
-        return all(slot.process and has_partitions(slot.log) for slot in self.slots)
+        return all(slot.process and has_partitions(slot.log) for slot in self.slots if slot.wanted)
 
     def all_run(self) -> bool:
         return all(slot.process is not None and not slot.paused for slot in self.slots if slot.wanted)
