@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 3
-EXTRAS ?= cpu,rocksdb,registry,train,parquet,movielens,demo,dev
+EXTRAS ?= cpu,rocksdb,registry,train,parquet,movielens,demo,examples,dev
 INSTALLED := $(VENV)/.installed
 
 .PHONY: setup demo test lint format clean
