@@ -34,7 +34,7 @@ Say = Callable[[str], None]
 
 #: Histories end so long ago. What is sent happened since, one millisecond after the other: room for seven million events.
 _BEFORE_NOW_MS = 7_200_000
-_READY_TIMEOUT_S = 900.0
+_READY_TIMEOUT_S = 1800.0
 
 
 @dataclass(frozen=True)

@@ -152,10 +152,13 @@ def series(points: list[dict[str, Any]], what: str, config: ScaleBench) -> Itera
 def as_table(points: list[dict[str, Any]]) -> Table:
     """Every point, for people."""
     table = Table(
-        title="CPU µs an event, by stage, at a steady rate; freshness in ms", title_justify="left", box=None, padding=0
+        title="CPU µs an event, by stage, at a steady rate; freshness in ms",
+        title_justify="left",
+        box=None,
+        padding=(0, 0, 0, 1),
     )
     for name in ("users", "parts", "workers", *STAGES, "all", "p50", "p99", "backlog/s"):
-        table.add_column(f"  {name}", justify="right")
+        table.add_column(name, justify="right")
     for point in points:
         cost = point["cpu_us_per_event"]
         backlog = point["backlog"]

@@ -49,7 +49,7 @@ class Costs:
     rewrite_us: float = 28.0
     changelog_bytes_per_record: float = 8.3
     sequence_user_bytes: float = 160.0
-    redis_write_us: float = 25.0
+    redis_write_us: float = 16.0
     redis_bytes_per_s: float = 2.4e9
     encode: Mapping[str, EncodeCosts] = field(
         default_factory=lambda: {

@@ -124,7 +124,7 @@ def _scale(
     """What an event costs through all three stages: a thousand to a million users, 1 to 16 partitions, 1 and 2 workers.
 
     On a Kafka and a Redis of its own, everything on this machine. Users have 4 to 12 events, so that a million nano states fit
-    into about 8 GB. About 10 minutes, 4 with --max-users 100000.
+    into about 6 GB. About 10 minutes, 4 with --max-users 100000.
 
     Examples:
 
