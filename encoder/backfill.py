@@ -37,7 +37,7 @@ class BackfillConfig:
         live_first: False reads every partition in its order, for comparison only.
     """
 
-    from_records: int = 1000
+    from_records: int = 200
     share: float = 0.5
     run_ms: float = 20.0
     live_first: bool = True

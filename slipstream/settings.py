@@ -135,7 +135,7 @@ class Settings(BaseSettings):
     )
     max_batch_users: int = Field(64, ge=1, le=4096, description="Most users that an encoder refreshes at once")
     backfill_from_records: int = Field(
-        1000,
+        200,
         ge=0,
         description="A partition whose committed offset is further behind is filled beside its live records, which go first",
     )

@@ -49,12 +49,12 @@ def _status(command: typer.Context, json: Json = False) -> None:
     table = Table("model", "rankers read it", "encoders", "lag", "backfill")
     for status in found:
         lag = "-" if status.lag is None else f"{status.lag:,}"
-        backfill = "" if status.backfill is None else _progress(status.backfill)
+        backfill = "" if status.backfill is None else progress(status.backfill)
         table.add_row(status.model_id, "yes" if status.active else "", str(status.encoders), lag, backfill)
     ctx.console.print(table)
 
 
-def _progress(backfill: Backfill) -> str:
+def progress(backfill: Backfill) -> str:
     said = [f"{backfill.left:,} offsets left"]
     if backfill.per_s is None:
         said.append("no encoder runs")
