@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from encoder.plan import Plan, PlanKind
 from encoder.refresh import Graphs, Refreshed, Refresher, Tokens, Want
 from encoder.store import Deleted, Invalid, Loaded, is_newer
-from schemas.scales import decode_scales
+from schemas.scales import NEIGHBOURS, decode_scales
 from schemas.sequence import Records
 from schemas.state import Fence, State, StateLayout
 
@@ -149,8 +149,14 @@ def slot_steps(stored: NDArray[np.void], fresh: NDArray[np.void]) -> NDArray[np.
 def steps_apart(
     kv: NDArray[np.int8], scales: NDArray[np.float16], fresh_kv: NDArray[np.int8], fresh_scales: NDArray[np.float16]
 ) -> NDArray[np.float32]:
-    """The same of keys and values, and their scales, by themselves: `(..., D)` and `(...)` -> `(..., D)`."""
-    scale = fresh_scales.astype(np.float32)[..., None]
-    values = kv.astype(np.float32) * scales.astype(np.float32)[..., None]
-    steps = np.abs(values - fresh_kv.astype(np.float32) * scale) / scale
+    """The same of keys and values, and their scales, by themselves: `(..., D)` and `(...)` -> `(..., D)`.
+
+    Between machines a largest number next to the border of two scales falls to either side, and then all numbers of its head are
+    rounded anew. What rounding by two neighbouring scales may take is left out: half a step of each.
+    """
+    scale, fresh = (of.astype(np.float32)[..., None] for of in (scales, fresh_scales))
+    with np.errstate(invalid="ignore"):
+        neighbours = (scale != fresh) & (np.maximum(scale, fresh) <= NEIGHBOURS * np.minimum(scale, fresh))
+        apart = np.abs(kv * scale - fresh_kv * fresh) - np.where(neighbours, (scale + fresh) / 2, 0)
+        steps = np.maximum(apart, 0) / fresh
     return np.nan_to_num(steps, nan=np.inf, posinf=np.inf).astype(np.float32)

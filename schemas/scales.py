@@ -20,6 +20,8 @@ from schemas.errors import BundleError
 #: Of a scale on the grid, the leading one included.
 SIGNIFICANT_BITS = 5
 MIN_SCALE, MAX_SCALE = 2.0**-14, 3.875
+#: No two neighbours of the grid are further apart than by this factor, and no others are as near.
+NEIGHBOURS = 1 + 2.0 ** (1 - SIGNIFICANT_BITS)
 _CUT_BITS = 11 - SIGNIFICANT_BITS  # of fp16's 11 significant bits
 _FIRST = 1 << (10 - _CUT_BITS)  # of 2^-14, the smallest normal fp16
 

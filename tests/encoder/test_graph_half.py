@@ -17,6 +17,7 @@ from encoder.runtime import Runtime, RuntimeConfig, Scores, Slots
 from encoder.weights import random_weights
 from schemas.bundle import GRAPHS, ModelShape
 from schemas.errors import BundleError
+from schemas.scales import decode_scales, encode_scales
 from schemas.vocabulary import Vocabulary
 from tests.bundles import random_bundle
 from tests.encoder.test_graphs import OPERATORS
@@ -61,6 +62,11 @@ def assert_close(got: Slots, wanted: Slots) -> None:
 def assert_crossed_alike(got: Scores, wanted: Scores) -> None:
     assert (got.hidden * wanted.hidden).sum(axis=-1).min() > 0.9999
     assert np.abs(got.score - wanted.score).max() < 2e-3
+
+
+def test_scales_are_on_the_grid(case: Case) -> None:
+    got = case.half.encode(case.tokens, np.full(3, case.shape.context - 1)).scales
+    np.testing.assert_array_equal(decode_scales(encode_scales(got)).view(np.uint16), got.view(np.uint16))
 
 
 def test_encoding(case: Case) -> None:

@@ -15,6 +15,7 @@ from encoder.plan import Plan, PlanKind
 from encoder.refresh import Refreshed, Want
 from encoder.store import Deleted, Invalid
 from encoder.store_memory import MemoryStateStore
+from schemas.scales import decode_scales
 from schemas.sequence import NO_RECORDS, Records
 from schemas.state import Fence, State
 from tests.encoder.histories import events
@@ -193,6 +194,20 @@ def test_rounding_to_the_other_side_now_and_then_is_right(model: Model) -> None:
     off = rng.random(kv.shape) < 0.003
     kv[off] += np.where(kv[off] > 0, -1, 1).astype(np.int8)
     assert check(model, Claim(USER, HISTORY, forged(honest, slots))) == []
+
+
+def test_a_head_on_the_other_side_of_a_scales_border_is_right(model: Model) -> None:
+    """Another machine: the largest number of a head is a little larger there, so all of its numbers are rounded by a neighbour."""
+    honest = state(model)
+    slots = honest.slots.copy()
+    slot = slots[7:8]
+    codes = slot["scale_codes"][:, 1, 1] + np.uint8(1)
+    scale, other = (decode_scales(of).astype(np.float32)[..., None] for of in (slot["scale_codes"][:, 1, 1], codes))
+    slot["kv"][:, 1, 1] = np.rint(slot["kv"][:, 1, 1] * scale / other)
+    slot["scale_codes"][:, 1, 1] = codes
+    assert check(model, Claim(USER, HISTORY, forged(honest, slots))) == []
+    slot["kv"][:, 1, 1, 0, 3] -= np.where(slot["kv"][:, 1, 1, 0, 3] > 0, 4, -4).astype(np.int8)
+    assert "from slot 7 on" in what(model, HISTORY, forged(honest, slots))
 
 
 def test_one_number_two_steps_off_is_found(model: Model) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from schemas.errors import BundleError
-from schemas.scales import MAX_SCALE, MIN_SCALE, SIGNIFICANT_BITS, decode_scales, encode_scales
+from schemas.scales import MAX_SCALE, MIN_SCALE, NEIGHBOURS, SIGNIFICANT_BITS, decode_scales, encode_scales
 
 CODES = np.arange(256, dtype=np.uint8)
 
@@ -18,6 +18,12 @@ def test_every_code_is_a_number_of_so_many_bits() -> None:
     assert (mantissas * 2**SIGNIFICANT_BITS % 1 == 0).all()
     assert (np.diff(scales) > 0).all()
     np.testing.assert_array_equal(encode_scales(scales), CODES)
+
+
+def test_neighbours_are_told_by_their_ratio() -> None:
+    scales = decode_scales(CODES).astype(np.float64)
+    assert (scales[1:] <= NEIGHBOURS * scales[:-1]).all()
+    assert (scales[2:] > NEIGHBOURS * scales[:-2]).all()
 
 
 def test_codes_keep_their_shape() -> None:
