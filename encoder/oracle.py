@@ -158,5 +158,5 @@ def steps_apart(
     with np.errstate(invalid="ignore"):
         neighbours = (scale != fresh) & (np.maximum(scale, fresh) <= NEIGHBOURS * np.minimum(scale, fresh))
         apart = np.abs(kv * scale - fresh_kv * fresh) - np.where(neighbours, (scale + fresh) / 2, 0)
-        steps = np.maximum(apart, 0) / fresh
-    return np.nan_to_num(steps, nan=np.inf, posinf=np.inf).astype(np.float32)
+        steps: NDArray[np.float32] = np.maximum(apart, 0) / fresh
+    return np.nan_to_num(steps, nan=np.inf, posinf=np.inf)

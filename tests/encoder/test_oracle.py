@@ -197,7 +197,7 @@ def test_rounding_to_the_other_side_now_and_then_is_right(model: Model) -> None:
 
 
 def test_a_head_on_the_other_side_of_a_scales_border_is_right(model: Model) -> None:
-    """Another machine: the largest number of a head is a little larger there, so all of its numbers are rounded by a neighbour."""
+    """Another machine: the largest number of a head is a little larger there, so its numbers are rounded by a neighbour."""
     honest = state(model)
     slots = honest.slots.copy()
     slot = slots[7:8]
