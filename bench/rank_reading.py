@@ -9,7 +9,7 @@ from typing import Any
 from bench.feast import Feast
 from bench.rank_states import Ranked
 from bench.rounds import Way, in_turns, percentiles, way
-from encoder.past import gather_past, parts_of, parts_of
+from encoder.past import gather_past, parts_of
 from ranker.reader import StateReader
 from schemas.errors import MismatchError
 
@@ -24,7 +24,7 @@ def measure_reading(ranked: Ranked, users: int, feast: Feast | None, seconds: fl
     layout, asked = ranked.bundle.layout, ranked.users[:users]
 
     def states() -> None:
-        slots = [parts_of(row.state.slots) for row in reader.read(asked) if row.state is not None]
+        parts = [parts_of(row.state.slots) for row in reader.read(asked) if row.state is not None]
         gather_past(parts, layout.shape.context, layout)
 
     for embedding_only in (True, False):
