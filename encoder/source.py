@@ -219,10 +219,10 @@ class Source:
                     "partition %d of %s is not read again yet: %s", partition, self._config.topic, reason(error)
                 )
                 return
-            self._positions.pop(partition, None)
+            position = lost.next_offset
+        self._positions[partition] = position
         self.backfill.drop([partition])
         if past is not None:
-            self._positions[partition] = position
             self.backfill.add({partition: past})
         self._commits.forget([partition])
         self._commits.done({partition: lost.next_offset})  # so that everybody sees how far it is

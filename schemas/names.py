@@ -105,9 +105,13 @@ class Names:
         """A SCAN pattern for all states of a model."""
         return f"{self.prefix}:{model_id}:*"
 
-    def progress_key(self, model_id: str, partition: int) -> str:
-        """Holds the model's progress mark of a partition of the changelog (schemas/progress.py). No model id is `progress`."""
-        return f"{self.prefix}:progress:{model_id}:{partition}"
+    def progress_key(self, model_id: str, partition: int, place: str = "") -> str:
+        """Holds the model's progress mark of a partition of the changelog (schemas/progress.py). No model id is `progress`.
+
+        Args:
+            place: in a Redis Cluster the hash tag that says which slot; else empty.
+        """
+        return f"{self.prefix}:progress:{model_id}:{partition}" + (f":{{{place}}}" if place else "")
 
     def progress_key_pattern(self, model_id: str) -> str:
         """A SCAN pattern for all of a model."""

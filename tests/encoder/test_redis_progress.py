@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import redis
+from redis.crc import key_slot
 
 from encoder.models_redis import delete_states
-from encoder.redis_progress import Lost, RedisProgress
+from encoder.redis_progress import PLACES, Lost, RedisProgress, places
 from encoder.store_redis import connect
 from schemas.errors import UnavailableError
 from schemas.names import Names
@@ -137,6 +138,11 @@ def test_partitions_that_went_are_not_watched(open_progress: Open, marks: Marks)
     marks.drop(0)
     assert progress.advance({0: 9, 1: 9}) == {}
     assert (marks.get(0), marks.get(1)) == (None, 9)
+
+
+def test_each_part_of_a_clusters_slots_has_a_place(names: Names) -> None:
+    slots = [key_slot(names.progress_key(MODEL, 3, place).encode()) for place in places()]
+    assert [slot * PLACES // 16384 for slot in slots] == list(range(PLACES))
 
 
 def test_a_redis_that_is_away_is_asked_later_and_nothing_is_forgotten(

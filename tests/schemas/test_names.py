@@ -28,6 +28,7 @@ def test_the_names_of_the_default_deployment_never_change() -> None:
     assert names.state_key(MODEL, b"u-17") == b"slipstream:0123456789abcdef:u-17"
     assert names.state_key_pattern(MODEL) == "slipstream:0123456789abcdef:*"
     assert names.progress_key(MODEL, 3) == "slipstream:progress:0123456789abcdef:3"
+    assert names.progress_key(MODEL, 3, "17") == "slipstream:progress:0123456789abcdef:3:{17}"
     assert names.progress_key_pattern(MODEL) == "slipstream:progress:0123456789abcdef:*"
     assert names.active_key == "slipstream:active"
 
