@@ -6,6 +6,7 @@ Letters: m items, k width.
 from __future__ import annotations
 
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ def load_content(file: Path, item_ids: Ints) -> NDArray[np.float32]:
             ids, vectors = arrays["ids"], arrays["vectors"]
     except OSError as error:
         raise ConfigError(f"--content {file}: cannot be read ({error.strerror or error}): {advice}") from None
-    except (KeyError, ValueError, TypeError, AttributeError, EOFError) as error:
+    except (BadZipFile, KeyError, ValueError, TypeError, AttributeError, EOFError) as error:
         raise ConfigError(f"--content {file}: no .npz with `ids` and `vectors` ({error}): {advice}") from None
     if ids.dtype.kind not in "iu" or vectors.dtype.kind != "f" or vectors.ndim != 2 or ids.shape != vectors.shape[:1]:
         raise ConfigError(

@@ -32,7 +32,7 @@ from schemas.vocabulary import Vocabulary
 
 Ints = NDArray[np.int64]
 #: A sampled item that the user knows is drawn again, this often at most.
-_REDRAWS = 10
+_REDRAWS = 30
 #: Windows of a batch that is measured hold so many tokens, and candidates, at most.
 _EVAL_TOKENS, _EVAL_CANDIDATES = 8192, 8192
 #: `cut` also tells targets, which are not asked for.

@@ -12,6 +12,7 @@ from __future__ import annotations
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+from zipfile import BadZipFile
 
 import msgspec
 import numpy as np
@@ -97,7 +98,7 @@ def read_ranker(directory: Path) -> tuple[RankerNotes, Path, Catalogue]:
             f"{error.filename or directory}: no ranker ({error.strerror or error}): name the directory that "
             "`slipstream train-ranker` wrote"
         ) from None
-    except (msgspec.DecodeError, KeyError, ValueError, EOFError) as error:
+    except (msgspec.DecodeError, BadZipFile, KeyError, ValueError, EOFError) as error:
         raise BundleError(f"{directory}: the ranker is damaged ({error}): {advice}") from None
     if notes.version != VERSION or notes.features != NAMES:
         raise BundleError(
