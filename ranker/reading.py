@@ -17,6 +17,7 @@ from redis.exceptions import RedisError, ResponseError
 from ranker.breaker import Breaker
 from ranker.cache import Decoded, StateCache
 from ranker.connection import translated
+from ranker.memory import keep_freed_memory
 from ranker.metrics import ReaderMetrics
 from ranker.rows import Row, Status, read_rows, usable_row
 from schemas.bundle import MODEL_ID_CHARS, Manifest
@@ -84,6 +85,7 @@ class Reading:
         cache: StateCache | None = None,
     ) -> None:
         """The arguments are `StateReader`'s; `address` is for messages."""
+        keep_freed_memory()
         layout = None if model is None else layout_of(model)
         if layout is not None and model_id is not None and layout.model_id != model_id:
             raise ConfigError(
