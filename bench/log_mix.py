@@ -34,16 +34,18 @@ class LogMix(NamedTuple):
 
 
 def log_mix(log: EventLog, events: int, shape: ModelShape, rng: np.random.Generator) -> LogMix:
-    """About so many of the log's events; all of them if it has fewer."""
+    """About so many of the log's events, at least one; all of them if it has fewer. Keys begin with `log-`: nobody else's do."""
     share = min(1.0, events / len(log))
     order = np.argsort(log.user_index, kind="stable")
     counts = np.bincount(log.user_index, minlength=len(log.users))
     histories = np.split(log.records[order], np.cumsum(counts)[:-1])
     lengths = np.minimum(counts, (counts * share + rng.random(len(counts))).astype(np.int64))
+    if not lengths.any():
+        lengths[counts.argmax()] = 1
     mix = LogMix([], [], [])
     turns: list[tuple[int, Row]] = []
     for user in rng.permutation(np.flatnonzero(lengths)).tolist():
-        key, history, length = log.users[user].encode(), histories[user], int(lengths[user])
+        key, history, length = b"log-" + log.users[user].encode(), histories[user], int(lengths[user])
         at = int(rng.integers(0, len(history) - length + 1))
         past = _sequence(history[:at])
         grown_by = (at - shape.context - 1) % (shape.context - shape.keep + 1) if at > shape.context else 0

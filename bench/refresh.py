@@ -126,9 +126,9 @@ class _Preset:
             costs["four events more"] = self._show("four events more", show, self._more(users, 4))
             costs["one late event"] = self._show("one late event", show, self._more(users, late_by=5))
             if mix:
-                self._show("the log's users, first states", show, mix.anchored)
-                if mix.grown:
-                    self._show("the log's users, grown windows", show, mix.grown)
+                for what, rows in (("first states", mix.anchored), ("grown windows", mix.grown)):
+                    if rows:
+                        self._show(f"the log's users, {what}", show, rows)
                 costs["log"] = self._show("the log", show, mix.events)
         with self._workers(hot_cache_bytes=0) as show:
             costs["steady, states from Redis"] = self._show("steady, states from Redis", show, self._more(users, 1))

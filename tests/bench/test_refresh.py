@@ -56,10 +56,10 @@ def test_of_a_whole_log_every_event_is_in_the_mix_on_top_of_its_past() -> None:
     mix = log_mix(log, 1000, SHAPE, np.random.default_rng(1))
     assert not mix.anchored
     assert len(mix.events) == 306
-    assert [len(records) for user, records in mix.events if user == b"u1"] == [1, 2, 3, 4, 5]
+    assert [len(records) for user, records in mix.events if user == b"log-u1"] == [1, 2, 3, 4, 5]
     history = log.records[log.user_index == 2]
-    np.testing.assert_array_equal([r for user, r in mix.events if user == b"u2"][-1], history[-256:])
-    assert {user for user, _ in mix.events[:3]} == {b"u0", b"u1", b"u2"}, "users take turns"
+    np.testing.assert_array_equal([r for user, r in mix.events if user == b"log-u2"][-1], history[-256:])
+    assert {user for user, _ in mix.events[:3]} == {b"log-u0", b"log-u1", b"log-u2"}, "users take turns"
 
 
 def test_a_share_is_a_stretch_of_each_history_in_order() -> None:
@@ -72,6 +72,11 @@ def test_a_share_is_a_stretch_of_each_history_in_order() -> None:
         np.testing.assert_array_equal(records[:-1], before[-255:])
         past[user] = records
     assert len({len(records) // 50 for records in dict(mix.anchored).values()}) == 4, "met at any moment of their lives"
+
+
+def test_of_a_large_log_one_event_is_the_least() -> None:
+    mix = log_mix(_log(*[10] * 300), 0, SHAPE, np.random.default_rng(0))
+    assert len(mix.events) == 1
 
 
 @pytest.mark.parametrize("past", [256, 257, 300, 321, 322, 700])
