@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Annotated, TypeVar
+from urllib.parse import unquote, urlsplit
 
 import typer
 from rich.box import SIMPLE
@@ -39,7 +39,7 @@ def _doctor(
     command: typer.Context,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="Look at these alone: runtime, model, kafka, redis, disk; repeatable [default: all]"),
+        typer.Option(help="Look at this part alone: runtime, model, kafka, redis, disk; repeatable [default: all]"),
     ] = None,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds that all checks together may take")] = 30.0,
     json: Json = False,
@@ -54,6 +54,8 @@ def _doctor(
       slipstream doctor
 
       slipstream doctor --only kafka --only redis --json
+
+      slipstream doctor --only model --timeout 900    # TensorRT builds its engines at the first start
     """
     from slipstream.doctor.deployment import PARTS, probes
     from slipstream.doctor.examine import examine
@@ -67,7 +69,7 @@ def _doctor(
     findings, unfinished = examine(probes(of, [p for p in PARTS if p in (only or PARTS)]), timeout, _secrets(ctx, of))
     levels = Counter(finding.level for finding in findings)
     if json:
-        ctx.emit({"healthy": not levels[Level.FAIL], "checks": [_as_json(finding) for finding in findings]})
+        ctx.emit({"healthy": not levels[Level.FAIL], "checks": findings})
     else:
         _print(findings)
     code = EXIT_UNWELL if levels[Level.FAIL] else 0
@@ -111,18 +113,8 @@ def _secrets(ctx: Context, of: Deployment) -> dict[str, str]:
     secrets = dict(ctx.settings.kafka_options)
     if isinstance(of.redis_url, str):
         with suppress(ValueError):
-            secrets["redis.password"] = urlsplit(of.redis_url).password or ""
+            secrets["redis.password"] = unquote(urlsplit(of.redis_url).password or "")
     return secrets
-
-
-def _as_json(finding: Finding) -> dict[str, Any]:
-    return {
-        "check": finding.check,
-        "level": str(finding.level),
-        "found": finding.found,
-        "advice": finding.advice,
-        "details": dict(finding.details),
-    }
 
 
 def _print(findings: list[Finding]) -> None:

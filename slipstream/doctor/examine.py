@@ -9,7 +9,7 @@ from time import monotonic
 from typing import NamedTuple
 
 from edge.masking import redacted
-from slipstream.doctor.finding import Finding, Level
+from slipstream.doctor.finding import Finding, Level, skipped
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,11 @@ class _Run:
     def findings(self, deadline_s: float) -> Iterator[Finding]:
         found = list(self._found)
         yield from found
+        why, advice = f"no answer within {deadline_s:.0f} s", "`--timeout` gives it longer"
         if self._broken is not None:
-            why = f"unexpected: {type(self._broken).__name__}: {self._broken}"
-        else:
-            why = f"no answer within {deadline_s:.0f} s"
+            why, advice = f"unexpected: {type(self._broken).__name__}: {self._broken}", "a bug of ours: report it"
         names = {finding.check for finding in found}
-        missing = [check for check in self._probe.checks if check not in names]
-        for place, check in enumerate(missing):
-            level, text = (Level.FAIL, why) if place == 0 else (Level.SKIPPED, f"not looked at: {missing[0]}: {why}")
-            yield Finding(check, level, text)
+        first, *others = [check for check in self._probe.checks if check not in names] or [""]
+        if first:
+            yield Finding(first, Level.FAIL, why, advice)
+            yield from skipped(others, f"see {first}")
