@@ -72,14 +72,35 @@ class StateBench:
         return msgspec.structs.replace(preset, kv_heads=kv_heads)
 
 
-def run(config: StateBench, redis_url: str, say: Say) -> Result:
-    """Measure.
+def read_checkpoints(config: StateBench) -> list[Checkpoint]:
+    """The checkpoints that are to be measured.
 
     Raises:
-        ConfigError, BundleError: a checkpoint is not of this size, or has seen the targets.
+        BundleError: one cannot be read, or is of other sizes than the preset.
+        ConfigError: two have as many kv heads.
     """
     given = [load_checkpoint(path) for path in config.checkpoints]
-    kv_heads = _all_kv_heads(config, given)
+    for path, checkpoint in zip(config.checkpoints, given, strict=True):
+        shape = checkpoint.notes.shape
+        if shape != msgspec.structs.replace(PRESETS[config.preset], kv_heads=shape.kv_heads, rows=shape.rows):
+            raise BundleError(
+                f"{path}: a model of other sizes than the preset {config.preset}: name its own with --preset"
+            )
+    if len({checkpoint.notes.shape.kv_heads for checkpoint in given}) < len(given):
+        raise ConfigError("two checkpoints have as many kv heads: measure them one after the other")
+    return given
+
+
+def run(config: StateBench, given: list[Checkpoint], redis_url: str, say: Say) -> Result:
+    """Measure.
+
+    Args:
+        given: as `read_checkpoints` read them.
+
+    Raises:
+        ConfigError: a checkpoint has seen the targets.
+    """
+    kv_heads = list(dict.fromkeys([*config.kv_heads, *(checkpoint.notes.shape.kv_heads for checkpoint in given)]))
     client = redis.Redis.from_url(redis_url)
     rows: list[dict[str, Any]] = []
     wires: dict[int, Wire] = {}
@@ -107,19 +128,6 @@ def run(config: StateBench, redis_url: str, say: Say) -> Result:
     full = {str(heads): found[FULL] for heads, found in quality.items()}
     allocator = client.info("memory")["mem_allocator"]
     return Result("state", figures, plain, {"codes": rows, FULL: full, "steps": steps, "allocator": allocator})
-
-
-def _all_kv_heads(config: StateBench, given: list[Checkpoint]) -> list[int]:
-    """Those of the configuration, then those that only a checkpoint has."""
-    found = list(dict.fromkeys(config.kv_heads))
-    for path, checkpoint in zip(config.checkpoints, given, strict=True):
-        shape = checkpoint.notes.shape
-        if shape != msgspec.structs.replace(PRESETS[config.preset], kv_heads=shape.kv_heads, rows=shape.rows):
-            raise BundleError(
-                f"{path}: a model of other sizes than the preset {config.preset}: name its own with --preset"
-            )
-        found += [shape.kv_heads] * (shape.kv_heads not in found)
-    return found
 
 
 def _qualities(

@@ -205,7 +205,7 @@ def _state(
       slipstream bench state --log ml-1m --kv-heads 1 --checkpoint var/checkpoint
     """
     with needs_extra("cpu,train", "bench state"):
-        from bench.state import StateBench, run
+        from bench.state import StateBench, read_checkpoints, run
 
     ctx = context(command)
     config = StateBench(
@@ -216,8 +216,9 @@ def _state(
         checkpoints=tuple(checkpoint or ()),
         seed=seed,
     )
+    given = read_checkpoints(config)
     with lab(ctx) as place:
-        result = run(config, place.stack.redis_url, ctx.say)
+        result = run(config, given, place.stack.redis_url, ctx.say)
     report(ctx, result, json)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.state import StateBench, run
+from bench.state import StateBench, read_checkpoints, run
 from bench.state_codes import CODES, STORED
 from bench.state_quality import FULL, _lost, measure_quality
 from encoder.checkpoint import Checkpoint, CheckpointNotes, save_checkpoint
@@ -108,7 +108,7 @@ def test_each_code_is_ranked_beside_full_precision() -> None:
 
 def test_sizes_are_measured_in_redis(redis_url: str) -> None:
     said: list[str] = []
-    result = run(StateBench("nano", kv_heads=(1, 2), train_seconds=0), redis_url, said.append).as_json()
+    result = run(StateBench("nano", kv_heads=(1, 2), train_seconds=0), [], redis_url, said.append).as_json()
     figures, rows = result["figures"], result["details"]["codes"]
     layout = StateLayout(PRESETS["nano"], "00" * 8)
     assert figures["bytes_per_user"] == layout.value_bytes(256) == 39_168
@@ -143,7 +143,14 @@ def test_what_cannot_be_run_is_refused(wrong: dict[str, object], message: str) -
         dataclasses.replace(StateBench(), **wrong)  # type: ignore[arg-type]
 
 
-def test_a_checkpoint_of_another_size_is_refused(tmp_path: Path, redis_url: str) -> None:
+def test_a_checkpoint_of_another_size_is_refused(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, checkpoint("nano"))
     with pytest.raises(BundleError, match="name its own with --preset"):
-        run(StateBench(checkpoints=(tmp_path,)), redis_url, print)
+        read_checkpoints(StateBench(checkpoints=(tmp_path,)))
+
+
+def test_two_checkpoints_of_one_line_are_refused(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, checkpoint("nano"))
+    assert len(read_checkpoints(StateBench("nano", (1,), checkpoints=(tmp_path,)))) == 1
+    with pytest.raises(ConfigError, match="as many kv heads"):
+        read_checkpoints(StateBench("nano", (1,), checkpoints=(tmp_path, tmp_path)))
