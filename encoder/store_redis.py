@@ -38,11 +38,12 @@ _SHA = sha1(WRITE.encode(), usedforsecurity=False).hexdigest()
 _PASSING = re.compile(r"(^|-)(OOM|READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|BUSY|NOREPLICAS|MISCONF)\b")
 
 
-def connect(url: str, timeout_s: float = 5.0) -> RedisClient:
+def connect(url: str, timeout_s: float = 5.0, retries: int = 3) -> RedisClient:
     """A client that answers bytes, has a time limit on everything, and retries what is safe to repeat (all we send is).
 
     Args:
         url: `redis://`, `rediss://` (TLS) or `unix://`; `redis+cluster://` and `rediss+cluster://` for Redis Cluster.
+        timeout_s, retries: of each command; a cluster's client has its own retries.
 
     Raises:
         ConfigError: the URL cannot be read.
@@ -62,7 +63,7 @@ def connect(url: str, timeout_s: float = 5.0) -> RedisClient:
             # Replies are read in pieces of this size: 50 states of 68 KiB in 2.35 ms (p50), in 4.0 ms at the default of 64 KiB.
             socket_read_size=4 << 20,
             health_check_interval=30,
-            retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.5), retries=3),
+            retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.5), retries),
         )
     except ValueError as error:
         raise ConfigError(f"the Redis URL cannot be read: {error} (setting `redis_url`)") from None

@@ -75,7 +75,8 @@ def run_encode(
     for graph, nodes in runtime.placement.items():
         for provider, count in nodes.items():
             metrics.graph_nodes.labels(graph, provider).set(count)
-    marks_client = connect(config.redis_url, ANSWER_S)  # asked while leaving the group too: that must not take long
+    # Asked in every pass and while leaving the group: a Redis that stands still must not hold those up for long.
+    marks_client = connect(config.redis_url, ANSWER_S, retries=0)
     source = Source(
         SourceConfig(
             config.kafka,

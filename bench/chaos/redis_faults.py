@@ -25,7 +25,7 @@ class RedisFaults:
 
     async def run(self, fault: Fault) -> None:
         async with self._alone:
-            self._notify(f"{fault.kind}{f', {fault.seconds:.1f} s' if fault.seconds else ''}")
+            self._notify(f"{fault.kind}, {fault.seconds:.1f} s")
             await self._do(fault.kind, fault.seconds)
             self.done[fault.kind] += 1
 
@@ -34,6 +34,7 @@ class RedisFaults:
         match kind:
             case Kind.REDIS_FLUSH:
                 await trouble.flush()
+                await asyncio.sleep(seconds)
             case Kind.REDIS_KILL:
                 await trouble.kill(seconds)
             case Kind.REDIS_POWER:
@@ -51,5 +52,6 @@ class RedisFaults:
             case Kind.DAMAGE:
                 await asyncio.to_thread(self._damage.do)
                 self._notify(f"{len(self._damage.users)} states are damaged")
+                await asyncio.sleep(seconds)
             case _:
                 raise AssertionError(f"{kind} is not about Redis")

@@ -35,7 +35,7 @@ class Kind(StrEnum):
     BROKER_FREEZE = "frozen broker"  # SIGSTOP until SIGCONT
     FULL_DISK = "full disk of the broker"  # that it stays full after the broker has given up
     REFUSED = "refused produce"  # that the topic takes no message
-    REDIS_FLUSH = "flushed Redis"
+    REDIS_FLUSH = "flushed Redis"  # that nothing else happens to it
     REDIS_KILL = "kill -9 of a Redis without persistence"  # until it is started again, empty
     REDIS_POWER = "power cut of a Redis with an append-only file"  # likewise, with what had reached the disk
     REDIS_FAIL_OVER = "fail-over of Redis"  # of the writes that the replica has not
@@ -43,7 +43,7 @@ class Kind(StrEnum):
     REDIS_EVICTS = "evicting Redis"  # that it drops states to make room
     REDIS_SLOW = "slow Redis"
     REDIS_FREEZE = "frozen Redis"  # SIGSTOP until SIGCONT
-    DAMAGE = "damaged states"
+    DAMAGE = "damaged states"  # likewise
 
 
 #: Those that happen one at a time: each has the broker, or a whole stage, for itself.
@@ -173,7 +173,7 @@ def _seconds(kind: Kind, rng: np.random.Generator) -> float:
         Kind.BROKER_FREEZE: (SESSION_TIMEOUT_S, SESSION_TIMEOUT_S + 4),
         Kind.FULL_DISK: (2.0, 5.0),
         Kind.REFUSED: (3.0, 6.0),
-        Kind.REDIS_FLUSH: (0.0, 0.0),
+        Kind.REDIS_FLUSH: (1.0, 3.0),
         Kind.REDIS_KILL: (0.0, 4.0),
         Kind.REDIS_POWER: (0.0, 4.0),
         Kind.REDIS_FAIL_OVER: (1.0, 1.5),
@@ -181,6 +181,6 @@ def _seconds(kind: Kind, rng: np.random.Generator) -> float:
         Kind.REDIS_EVICTS: (3.0, 6.0),
         Kind.REDIS_SLOW: (4.0, 8.0),
         Kind.REDIS_FREEZE: (REDIS_TIMEOUT_S + 1, REDIS_TIMEOUT_S + 4),
-        Kind.DAMAGE: (0.0, 0.0),
+        Kind.DAMAGE: (3.0, 5.0),
     }[kind]
     return float(rng.uniform(low, high))

@@ -55,5 +55,4 @@ def test_everything_happens_to_redis_and_every_state_is_right(tmp_path: Path) ->
     assert (figures["states"], figures["states_differing"], figures["sequences_differing"]) == (600, 0, 0)
     assert details["states_damaged"]
     assert details["states_evicted"]
-    assert details["damage_seen_by_encoders"]
     assert details["losses_seen_by_encoders"]
