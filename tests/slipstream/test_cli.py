@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -136,3 +137,16 @@ def test_a_model_of_another_vocabulary_is_refused(tmp_path: Path) -> None:
         SLIPSTREAM_ACTIONS='["other","save","view"]',
     )
     assert (done.returncode, "actions" in done.stderr) == (2, True)
+
+
+def test_the_doctor_ends_in_time_although_nothing_answers(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        at = f"127.0.0.1:{silent.getsockname()[1]}"
+        addresses = ("--kafka-bootstrap", at, "--redis-url", f"redis://:hunter2@{at}")
+        done = _slipstream(
+            tmp_path, *addresses, "doctor", "--timeout", "2", "--only", "kafka", "--only", "redis", "--json"
+        )
+    assert done.returncode == 12, done.stderr
+    found = {check["check"]: check["found"] for check in json.loads(done.stdout)["checks"] if check["level"] == "fail"}
+    assert found == {"kafka": "no answer within 2 s", "redis": "no answer within 2 s"}
+    assert "Traceback" not in done.stderr
