@@ -23,6 +23,8 @@ from schemas.errors import ConfigError
 _QUIET_S = 1.0
 #: From one run to the next.
 _MAX_GROWTH = 2.0
+#: A run may be so much longer where the model would otherwise have less than half of its time: Redis is far, or the machine busy.
+_STRETCH = 5.0
 #: For how long progress is averaged.
 _AVERAGED_S = 20.0
 
@@ -33,7 +35,7 @@ class BackfillConfig:
     Attributes:
         from_records: a partition whose committed offset is more offsets behind its end is backfilled.
         share: of the worker's time, the most that backfill takes while live records come.
-        run_ms: how long one run of it may take, as far as it can be told; one user's is never split.
+        run_ms: how long one run of it should take, as far as it can be told; one user's is never split.
         live_first: False reads every partition in its order, for comparison only.
     """
 
@@ -99,15 +101,14 @@ class Pacer:
             events: that it might have had to encode; of them it `encoded` some, and found the others in states that were there.
         """
         self._next_s = self._clock() + seconds * (1 / self._config.share - 1)
-        growth = math.sqrt(self._config.run_ms / 1000 / seconds)  # rooted, since one run says little
-        if growth >= 1:
-            if (
-                2 * encoded >= events
-            ):  # one that found its states made was quick for that: the next may have to make them
-                grown = max(self.events, events) * min(growth, _MAX_GROWTH)
-                self.events = max(self.events, min(grown, _MAX_GROWTH * events))
-        elif 2 * graph_s >= seconds:  # a run that is long for other reasons would not be much shorter with fewer
+        run_s = self._config.run_ms / 1000
+        may_take_s = max(run_s, min(2 * (seconds - graph_s), _STRETCH * run_s))
+        growth = math.sqrt(may_take_s / seconds)  # rooted, since one run says little
+        if growth < 1:
             self.events = max(1.0, min(self.events, events) * max(growth, 1 / _MAX_GROWTH))
+        elif 2 * encoded >= events:  # one that found its states made was quick for that: the next may have to make them
+            grown = max(self.events, events) * min(growth, _MAX_GROWTH)
+            self.events = max(self.events, min(grown, _MAX_GROWTH * events))
 
 
 class Progress:

@@ -100,8 +100,10 @@ def test_runs_become_as_long_as_they_may_be() -> None:
     assert run_often(pacer, lambda users: 0.1 * users)[-1] == 1, "one user goes through, whatever it takes"
     assert run_often(pacer, lambda users: 0.001 * users)[-1] in range(18, 22)
     # What a run costs beside its users is no reason for one by one.
-    assert run_often(pacer, lambda users: 0.001 * users, overhead_s=0.011)[-1] in range(8, 11)
-    assert run_often(pacer, lambda users: 0.001 * users, overhead_s=0.1)[-1] in range(8, 11)
+    assert run_often(pacer, lambda users: 0.001 * users, overhead_s=0.002)[-1] in range(16, 20)
+    assert run_often(pacer, lambda users: 0.001 * users, overhead_s=0.030)[-1] in range(27, 33)
+    assert run_often(pacer, lambda users: 0.001 * users, overhead_s=0.090)[-1] in range(8, 12), "100 ms are the most"
+    assert run_often(pacer, lambda users: 0.001 * users, overhead_s=1.0)[-1] == 1
 
 
 def test_from_a_run_that_found_its_states_made_nothing_is_learnt() -> None:
