@@ -103,7 +103,11 @@ def test_keys_of_every_node_come_in_one_call_and_a_lost_node_is_an_outage(
     owners = {user: cluster.get_node_from_key(keys[user]).port for user in users}
     assert len(set(owners.values())) == NODES, "the keys lie on all nodes"
     reader = StateReader(cluster, LAYOUT, names)
-    url = f"redis+cluster://127.0.0.1:{nodes[2][0]}"
+    rights = ["+get", "+getrange", "+cluster|slots", "+command", "+readonly"]  # as docs/reading-states.md has them
+    for port, _ in nodes:
+        with redis.Redis(port=port) as node:
+            node.acl_setuser("ranker", enabled=True, passwords=["+secret"], commands=rights, keys=["p:*"])
+    url = f"redis+cluster://ranker:secret@127.0.0.1:{nodes[2][0]}"
     by_url = [cls(at, LAYOUT, names, deadline_ms=30_000) for cls in (StateReader, Blocking)
               for at in (url, f"{url}?read_from_replicas=yes")]  # fmt: skip
     for opened in (reader, *by_url):
