@@ -83,6 +83,27 @@ def test_a_token_before_the_candidate_is_one_token_more_of_the_sequence(
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(
+    "config", [FineTuneConfig(), FineTuneConfig(content_width=5), FineTuneConfig(learnable_token=False)]
+)
+def test_requests_of_one_window_see_what_came_before_each(
+    model: PinFM, context: KeyValues, config: FineTuneConfig
+) -> None:
+    """P requests with lengths of their own are as P windows, each cut at its length."""
+    torch.manual_seed(0)
+    tuned = FineTuned(model, config).eval()
+    lengths = torch.tensor([[12, 3], [5, 0], [0, 1]])
+    items = of_candidates(SHAPE.d_model, 2 * CANDIDATES)
+    content = of_candidates(config.content_width, 2 * CANDIDATES, 3) if config.content_width else None
+    ages = torch.full((USERS, 2 * CANDIDATES), 100 * DAY_MS)
+    together = tuned(context, lengths, items, ages, content).hidden.unflatten(1, (2, CANDIDATES))
+    for p in range(2):
+        part = slice(p * CANDIDATES, (p + 1) * CANDIDATES)
+        alone = tuned(context, lengths[:, p], items[:, part], OLD, None if content is None else content[:, part]).hidden
+        torch.testing.assert_close(together[:, p], alone, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
 def test_without_a_token_it_is_the_models_crossing(model: PinFM, context: KeyValues) -> None:
     items = of_candidates(SHAPE.d_model)
     tuned = FineTuned(model, FineTuneConfig(learnable_token=False)).eval()
