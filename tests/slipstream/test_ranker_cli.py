@@ -110,6 +110,6 @@ def test_settings_that_are_wrong_are_named(flags: dict[str, object], assignments
 def test_a_log_without_any_of_the_tasks_is_refused() -> None:
     log = circle_log()  # of views
     split = time_split(log, cutoff_ms(log, 0.8))
-    with pytest.raises(ConfigError, match="none of save, like, hide.*which has view"):
+    with pytest.raises(ConfigError, match=r"none of save, like, hide.*which has view"):
         tasks_of(RankerConfig(), split)
     assert tasks_of(RankerConfig(tasks=("save", "view")), split) == (("view", 1),)
