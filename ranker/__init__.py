@@ -10,6 +10,8 @@ scores = dcat.score([Request(row, candidates) for row in rows])
 """
 
 from ranker.async_reader import AsyncStateReader
+from ranker.breaker import Breaker
+from ranker.cache import StateCache
 from ranker.dcat import Dcat, Request, Scores
 from ranker.metrics import ReaderMetrics
 from ranker.rank import Catalogue, RankedItem, Ranking, rank_given, rank_row, rank_user, retrieve, retrieve_popular
@@ -18,6 +20,7 @@ from ranker.rows import Row, Status
 
 __all__ = [
     "AsyncStateReader",
+    "Breaker",
     "Catalogue",
     "Dcat",
     "RankedItem",
@@ -26,6 +29,7 @@ __all__ = [
     "Request",
     "Row",
     "Scores",
+    "StateCache",
     "StateReader",
     "Status",
     "rank_given",

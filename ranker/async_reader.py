@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import redis.asyncio
@@ -82,7 +83,8 @@ class AsyncStateReader:
         return self._reading.metrics
 
     async def close(self) -> None:
-        await self._client.aclose()
+        with suppress(*connection.ERRORS):  # a Redis that is gone, or does not take leave
+            await self._client.aclose()
 
     async def _round_trip(self, commands: Sequence[Command]) -> list[Any]:
         if not commands:

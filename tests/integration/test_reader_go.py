@@ -131,10 +131,22 @@ def test_what_is_no_rows_trouble_ends_it_with_a_message(run: Run, ranked: Ranked
         assert rows(run(ranked.users[0], port=proxy.port))[0]["status"] == "PRESENT"
         proxy.answering.clear()
         silent = run(ranked.users[0], port=proxy.port, deadline="200ms")
+    redis_client.acl_setuser(ranked.names.prefix, enabled=True, passwords=["+secret"], commands=["+get"], keys=["*"])
+    try:
+        login = ("-user", ranked.names.prefix, "-password")
+        assert rows(run(*login, "secret", ranked.users[0]))[0]["status"] == "PRESENT"
+        refused = run(*login, "wrong", ranked.users[0])
+    finally:
+        redis_client.acl_deluser(ranked.names.prefix)
     gone = run(ranked.users[0], port=proxy.port)
     redis_client.set(ranked.names.active_key, "ff" * 8, px=600_000)
     other = run(ranked.users[0])
-    for done, said in ((silent, "no answer within 200ms"), (gone, "is it running"), (other, "load the bundle of ffff")):
+    for done, said in (
+        (silent, "no answer within 200ms"),
+        (refused, "WRONGPASS"),
+        (gone, "is it running"),
+        (other, "load the bundle of ffff"),
+    ):
         assert done.returncode == 1
         assert said in done.stderr
         assert "goroutine" not in done.stderr
