@@ -13,9 +13,9 @@ from torch.nn import functional
 
 from encoder.finetune import FineTuneConfig, FineTuned, ranking_loss
 from encoder.model import PinFM
+from ranker.head.batch import Batch
 from ranker.head.config import RankerConfig
 from ranker.head.net import Head
-from ranker.head.requests import Batch
 
 
 class Ranker(nn.Module):

@@ -11,12 +11,10 @@ a batch looks up, m items of the log, J tasks, k width of a content embedding.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from encoder.evaluation.protocol import Split
 from encoder.evaluation.ranking import ragged
@@ -24,8 +22,9 @@ from encoder.evaluation.states import window_start
 from encoder.features import item_rows
 from encoder.finetune import first_seen_ms, item_ages_ms, randomise
 from encoder.windows import cut, training_spans
+from ranker.head.batch import Batch
 from ranker.head.config import RankerConfig
-from ranker.head.context import NAMES, context_features
+from ranker.head.context import context_features
 from schemas.bundle import ModelShape
 from schemas.errors import LogError
 from schemas.vocabulary import Vocabulary
@@ -37,44 +36,6 @@ _REDRAWS = 30
 _EVAL_TOKENS, _EVAL_CANDIDATES = 8192, 8192
 #: `cut` also tells targets, which are not asked for.
 _NO_TARGETS = np.ones(1, bool)
-
-
-class Batch(NamedTuple):
-    """Of tensors; items are places among the n that the batch looks up.
-
-    Attributes:
-        rows: `(8, n)` their rows in the sub-tables.
-        items, actions, surfaces, gaps: `(B, T)` the windows.
-        lengths: `(B, P)` events of its window before each request.
-        candidates: `(B, P, C)`, some of them randomised in training.
-        content: `(B, P, C, k)` f32 of the true candidates; k is 0 without content.
-        ages_ms: `(B, P, C)`.
-        features: `(B, P, C, 5)` f32 (ranker.head.context).
-        labels: `(B, P, C, J)` f32, 0 or 1.
-        real: `(B, P)` bool: not padding.
-    """
-
-    rows: Tensor
-    items: Tensor
-    actions: Tensor
-    surfaces: Tensor
-    gaps: Tensor
-    lengths: Tensor
-    candidates: Tensor
-    content: Tensor
-    ages_ms: Tensor
-    features: Tensor
-    labels: Tensor
-    real: Tensor
-
-    def without_states(self) -> Batch:
-        """The same requests of users that have none."""
-        features = self.features.clone()
-        features[..., NAMES.index("log_history")] = 0
-        return self._replace(lengths=torch.zeros_like(self.lengths), features=features)
-
-    def to(self, device: torch.device) -> Batch:
-        return Batch(*(tensor.to(device) for tensor in self))
 
 
 class Requests:

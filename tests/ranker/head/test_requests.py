@@ -12,10 +12,11 @@ import torch
 from encoder.evaluation.protocol import Split, cutoff_ms, time_split
 from encoder.features import item_rows, item_seeds
 from encoder.finetune import DAY_MS
+from ranker.head.batch import Batch
 from ranker.head.config import RankerConfig
 from ranker.head.context import NAMES, context_features
 from ranker.head.evaluate import choose
-from ranker.head.requests import Batch, Requests
+from ranker.head.requests import Requests
 from schemas.bundle import ModelShape
 from schemas.errors import LogError
 from schemas.vocabulary import Vocabulary
