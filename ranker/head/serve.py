@@ -39,8 +39,14 @@ class RankerModel:
 
         Raises:
             BundleError: the ranker is damaged, or of another model than the bundle's.
+            ConfigError: TensorRT is asked for, which would build an engine for every number of candidates.
             ProviderError, PrerequisiteError: as encoder.providers.open_sessions.
         """
+        config = config or ProviderConfig()
+        if "tensorrt" in config.providers:
+            raise ConfigError(
+                "providers: a ranker's graph runs on cuda and cpu, tensorrt has no profile of its shapes yet"
+            )
         notes, graph, self._catalogue = read_ranker(Path(directory))
         if notes.model_id != bundle.model_id:
             raise BundleError(
@@ -52,7 +58,7 @@ class RankerModel:
         self._layout = bundle.layout
         self._features: Features = bundle.features
         self._nobody = np.empty(0, self._layout.slot)
-        sessions, self.provider = open_sessions(lambda _: {"ranker": Opening(graph)}, config or ProviderConfig())
+        sessions, self.provider = open_sessions(lambda _: {"ranker": Opening(graph)}, config)
         self._session = sessions["ranker"]
         self._inputs = {given.name for given in self._session.get_inputs()}
 

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from encoder.bundle import Bundle, load_bundle
 from encoder.evaluation.states import window_start
+from encoder.providers import ProviderConfig
 from encoder.runtime import Runtime, RuntimeConfig
 from ranker.head.config import RankerConfig
 from ranker.head.evaluate import choose, scores
@@ -134,6 +135,11 @@ def test_a_ranker_of_another_model_is_refused(served: Served, tmp_path: Path) ->
     other = random_bundle(tmp_path / "other", served.bundle.shape)
     with pytest.raises(BundleError, match=f"{served.bundle.model_id}.*{other.model_id}"):
         RankerModel(served.directory, other)
+
+
+def test_tensorrt_is_refused(served: Served) -> None:
+    with pytest.raises(ConfigError, match="tensorrt"):
+        RankerModel(served.directory, served.bundle, ProviderConfig(("tensorrt", "cpu")))
 
 
 @pytest.mark.parametrize("file", ["ranker.json", "ranker.onnx", "catalogue.npz"])
