@@ -23,11 +23,14 @@ def serve(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
     deadline_ms: Annotated[int, typer.Option(min=1, help="Of a request as a whole")] = 100,
     read_ms: Annotated[int, typer.Option(min=1, help="Of that, for reading the state")] = 50,
+    max_age_ms: Annotated[
+        int | None, typer.Option(min=0, help="Older states count as stale [default: none does]")
+    ] = None,
 ) -> None:
     """Scores candidates by fresh user states; by popularity where there is no state, or no time."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     try:
-        service = Service(ServiceConfig(bundle, redis_url, prefix, deadline_ms, read_ms))
+        service = Service(ServiceConfig(bundle, redis_url, prefix, deadline_ms, read_ms, max_age_ms))
     except SlipstreamError as error:
         print(error, file=sys.stderr)
         raise typer.Exit(error.exit_code) from None

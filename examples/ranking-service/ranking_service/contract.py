@@ -16,12 +16,10 @@ class RankRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         user: id as producers send it.
         candidates: item ids.
-        max_age_ms: older states count as stale, and are used all the same; None: none is.
     """
 
     user: Annotated[str, Meta(min_length=1, max_length=256)]
     candidates: Annotated[list[Annotated[int, _I64]], Meta(min_length=1, max_length=4096)]
-    max_age_ms: Annotated[int, Meta(ge=0)] | None = None
 
 
 class RankAnswer(msgspec.Struct, frozen=True):

@@ -1,9 +1,14 @@
-"""One request: read the user's state, cross the candidates with it; popularity where that does not work out in time."""
+"""One request: read the user's state, cross the candidates with it; popularity where that does not work out in time.
+
+Reads of requests that come together are one round trip, and their crossings one run.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,14 +17,16 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from encoder.bundle import load_bundle
-from ranker import AsyncStateReader, Catalogue, Dcat, ReaderMetrics, Row
+from ranker import AsyncStateReader, Catalogue, Dcat, ReaderMetrics, Request, Row, Scores
+from ranking_service.batcher import Batcher
 from ranking_service.contract import RankAnswer, RankRequest
-from ranking_service.scorer import Scorer
 from schemas.errors import ConfigError, SlipstreamError
 from schemas.names import Names
 
 _log = logging.getLogger(__name__)
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+#: Users of a round trip, requests of a run.
+_MAX_READ, _MAX_CROSSED = 256, 32
 _FALLBACKS = ("not_found", "invalid", "unavailable", "deadline", "error")
 
 
@@ -29,6 +36,7 @@ class ServiceConfig:
     Attributes:
         deadline_ms: of a request as a whole, from its arrival. Past it popularity answers.
         read_ms: of that, what reading the state may take; then its circuit breaker counts a failure.
+        max_age_ms: older states count as stale, and are used all the same; None: none is.
         check_active_s: how often to ask which model is active.
     """
 
@@ -37,6 +45,7 @@ class ServiceConfig:
     prefix: str = "slipstream"
     deadline_ms: int = 100
     read_ms: int = 50
+    max_age_ms: int | None = None
     check_active_s: float = 5.0
 
     def __post_init__(self) -> None:
@@ -83,7 +92,10 @@ class Service:
             deadline_ms=config.read_ms,
             metrics=ReaderMetrics(registry),
         )
-        self._scorer = Scorer(Dcat.of(bundle))
+        self._dcat = Dcat.of(bundle)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="dcat")  # one caller at a time
+        self._reads = Batcher(self._read, _MAX_READ)
+        self._crossings = Batcher(self._cross, _MAX_CROSSED)
         self._popularity = Popularity(Catalogue.of(bundle))
         self._requests = Counter("ranking_requests", "Answers, by what scored them", ["by"], registry=registry)
         self._fallbacks = Counter("ranking_fallbacks", "Answers by popularity, by why", ["reason"], registry=registry)
@@ -98,13 +110,14 @@ class Service:
         self.trouble = ""
 
     def start(self) -> None:
-        self._tasks = [asyncio.create_task(self._scorer.run()), asyncio.create_task(self._watch_active())]
+        works = (self._reads.run(), self._crossings.run(), self._watch_active())
+        self._tasks = [asyncio.create_task(work) for work in works]
 
     async def stop(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._scorer.close()
+        self._thread.shutdown()
         await self._reader.close()
 
     async def rank(self, request: RankRequest, arrived_s: float) -> RankAnswer:
@@ -119,9 +132,9 @@ class Service:
         fallback = ""
         try:
             async with asyncio.timeout_at(arrived_s + self._config.deadline_ms / 1000):
-                (row,) = await self._reader.read([request.user], request.max_age_ms)
+                row = await self._reads.ask(request.user)
                 if row.usable:
-                    scores = await self._scorer.score(row, candidates)
+                    scores = (await self._crossings.ask(Request(row, candidates))).score
                 else:
                     fallback = row.status.value
         except TimeoutError:
@@ -140,6 +153,13 @@ class Service:
         self._seconds.observe(asyncio.get_running_loop().time() - arrived_s)
         status, age_ms, length = ("unavailable", None, 0) if row is None else (row.status.value, row.age_ms, row.length)
         return RankAnswer(request.user, status, age_ms, length, by, fallback, scores.tolist())
+
+    def _read(self, users: list[str]) -> Awaitable[Sequence[Row]]:
+        return self._reader.read(users, self._config.max_age_ms)
+
+    def _cross(self, requests: list[Request]) -> Awaitable[Sequence[Scores]]:
+        """On a thread of its own: the loop goes on meanwhile."""
+        return asyncio.get_running_loop().run_in_executor(self._thread, self._dcat.score, requests)
 
     async def _watch_active(self) -> None:
         """Keeps `trouble`: rankers read the model that is active (docs/operations.md, rolling over)."""
