@@ -4,7 +4,7 @@ A partition that is far behind is read at two places at once: live records from 
 up to there. Any order between the two is right, since a write with an older fence than the state's changes nothing. What is
 decided here is that live users do not wait:
 
-- While live records come, the past may take a share of the worker's time. While none come, it may have all of it.
+- While live records come, the past may take a share of the worker's time. While none come, it may have all of it, in longer runs.
 - It is worked off in runs so short that a live record that comes meanwhile does not wait long behind one: of so many events that
   they may have to encode, which grow while runs are shorter than they may be, and shrink when they are longer.
 """
@@ -23,7 +23,7 @@ from schemas.errors import ConfigError
 _QUIET_S = 1.0
 #: From one run to the next.
 _MAX_GROWTH = 2.0
-#: A run may be so much longer where the model would otherwise have less than half of its time: Redis is far, or the machine busy.
+#: A run may be so much longer while no live record comes, and where the model would otherwise have less than half of its time.
 _STRETCH = 5.0
 #: For how long progress is averaged.
 _AVERAGED_S = 20.0
@@ -72,18 +72,15 @@ def backfill_range(committed: int | None, low: int, end: int, config: BackfillCo
 
 
 class Pacer:
-    """Says when the next run of backfill may begin, and how much goes into it.
-
-    Attributes:
-        events: that the next run's states may have to be made of, in all; one user who has more is a run too.
-    """
+    """Says when the next run of backfill may begin, and how much goes into it."""
 
     def __init__(self, config: BackfillConfig, clock: Callable[[], float] = monotonic) -> None:
         self._config = config
         self._clock = clock
         self._live_s = clock()  # nobody knows yet whether there are any
         self._next_s = 0.0
-        self.events = 1.0
+        self._events = 1.0  # that a run is of while live records come
+        self._stretch = 1.0
 
     def live_came(self) -> None:
         self._live_s = self._clock()
@@ -93,22 +90,27 @@ class Pacer:
         now_s = self._clock()
         return max(0.0, min(self._next_s, self._live_s + _QUIET_S) - now_s)
 
+    def begin(self) -> float:
+        """A run begins: that so many events may have to be encoded in it; one user who has more is a run too."""
+        self._stretch = _STRETCH if self._clock() >= self._live_s + _QUIET_S else 1.0
+        return self._events * self._stretch
+
     def ran(self, seconds: float, graph_s: float, events: int, encoded: int) -> None:
-        """A run is over.
+        """The run is over.
 
         Args:
             graph_s: of its time, what the model took.
             events: that it might have had to encode; of them it `encoded` some, and found the others in states that were there.
         """
         self._next_s = self._clock() + seconds * (1 / self._config.share - 1)
-        run_s = self._config.run_ms / 1000
-        may_take_s = max(run_s, min(2 * (seconds - graph_s), _STRETCH * run_s))
+        run_s, base = self._config.run_ms / 1000, events / self._stretch
+        may_take_s = max(self._stretch * run_s, min(2 * (seconds - graph_s), _STRETCH * run_s))
         growth = math.sqrt(may_take_s / seconds)  # rooted, since one run says little
         if growth < 1:
-            self.events = max(1.0, min(self.events, events) * max(growth, 1 / _MAX_GROWTH))
+            self._events = max(1.0, min(self._events, base) * max(growth, 1 / _MAX_GROWTH))
         elif 2 * encoded >= events:  # one that found its states made was quick for that: the next may have to make them
-            grown = max(self.events, events) * min(growth, _MAX_GROWTH)
-            self.events = max(self.events, min(grown, _MAX_GROWTH * events))
+            grown = max(self._events, base) * min(growth, _MAX_GROWTH)
+            self._events = max(self._events, min(grown, _MAX_GROWTH * base))
 
 
 class Progress:

@@ -124,7 +124,7 @@ class Worker:
         """One run."""
         began_s, graph_s = monotonic(), self._watch.seconds("run")
         with self._watch("poll"):
-            run = self._source.backfill.take(self._pacer.events, self._config.max_batch_users)
+            run = self._source.backfill.take(self._pacer.begin(), self._config.max_batch_users)
         self._fetching = not run.records
         worked = self._work(self._backfill_engine, run.records, run.read_ms, stop)
         if worked is None:

@@ -81,24 +81,29 @@ def test_when_none_come_any_more_it_has_all_the_time() -> None:
     assert pacer.pause_s() > 0
 
 
-def run_often(pacer: Pacer, seconds_of: Callable[[int], float], times: int = 60, overhead_s: float = 0.0) -> list[int]:
+def run_often(pacer: Pacer, seconds_of: Callable[[int], float], overhead_s: float = 0.0) -> list[int]:
     """Runs of users with 200 events each; how many users each had."""
     sizes = []
-    for _ in range(times):
-        sizes.append(max(1, int(pacer.events // 200)))
+    for _ in range(60):
+        sizes.append(max(1, int(pacer.begin() // 200)))
         graph_s = seconds_of(sizes[-1])
         pacer.ran(graph_s + overhead_s, graph_s, 200 * sizes[-1], 200 * sizes[-1])
     return sizes
 
 
 def test_runs_become_as_long_as_they_may_be() -> None:
-    pacer = Pacer(BackfillConfig(run_ms=20), Clock())
+    clock = Clock()
+    pacer = Pacer(BackfillConfig(run_ms=20), clock)
     sizes = run_often(pacer, lambda users: 0.001 * users)
     assert sizes[0] == 1, "the first one is to find out"
     assert max(sizes) <= 25
     assert sizes[-1] in range(18, 22)
     assert run_often(pacer, lambda users: 0.1 * users)[-1] == 1, "one user goes through, whatever it takes"
     assert run_often(pacer, lambda users: 0.001 * users)[-1] in range(18, 22)
+    clock.now_s += 60
+    assert run_often(pacer, lambda users: 0.001 * users)[-1] in range(90, 110), "nobody has to wait"
+    pacer.live_came()
+    assert run_often(pacer, lambda users: 0.001 * users)[0] in range(18, 22)
     # What a run costs beside its users is no reason for one by one.
     assert run_often(pacer, lambda users: 0.001 * users, overhead_s=0.002)[-1] in range(16, 20)
     assert run_often(pacer, lambda users: 0.001 * users, overhead_s=0.030)[-1] in range(27, 33)
@@ -106,21 +111,14 @@ def test_runs_become_as_long_as_they_may_be() -> None:
     assert run_often(pacer, lambda users: 0.001 * users, overhead_s=1.0)[-1] == 1
 
 
-def test_from_a_run_that_found_its_states_made_nothing_is_learnt() -> None:
+def test_little_is_learnt_from_runs_that_say_little() -> None:
     pacer = Pacer(BackfillConfig(run_ms=20), Clock())
     run_often(pacer, lambda users: 0.001 * users)
-    before = pacer.events
+    before = pacer.begin()
     for _ in range(20):
-        pacer.ran(0.001, 0.0, 4000, 0)
-    assert pacer.events == before
-
-
-def test_a_run_for_which_there_was_little_to_do_changes_nothing() -> None:
-    pacer = Pacer(BackfillConfig(run_ms=20), Clock())
-    run_often(pacer, lambda users: 0.001 * users)
-    before = pacer.events
-    pacer.ran(0.002, 0.001, 10, 10)
-    assert pacer.events == before
+        pacer.ran(0.001, 0.0, 4000, 0)  # the states were made already
+        pacer.ran(0.002, 0.001, 10, 10)  # there was little to do
+    assert pacer.begin() == before
 
 
 def test_progress_knows_what_is_left() -> None:
