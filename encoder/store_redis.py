@@ -13,12 +13,17 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
+    ClusterDownError,
+    MasterDownError,
     MovedError,
     NoPermissionError,
     NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
     RedisClusterException,
     RedisError,
     ResponseError,
+    TryAgainError,
 )
 from redis.retry import Retry
 
@@ -34,7 +39,9 @@ RedisClient = redis.Redis | redis.RedisCluster
 DEFAULT_DELETED_TTL_S = 86_400
 _OUTCOMES = tuple(Outcome)  # by what the script answers
 _SHA = sha1(WRITE.encode(), usedforsecurity=False).hexdigest()
-#: Errors that a later call may not meet: memory, fail-over, loading, a cluster. A script's error has its cause inside.
+#: Errors that a later call may not meet: memory, fail-over, loading, a cluster. A command's own have a class, without the word;
+#: a script's error has its cause inside.
+_PASSING_CLASSES = (OutOfMemoryError, ReadOnlyError, MasterDownError, ClusterDownError, TryAgainError)
 _PASSING = re.compile(r"(^|-)(OOM|READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|BUSY|NOREPLICAS|MISCONF)\b")
 
 
@@ -176,8 +183,8 @@ def _translated(error: RedisError | RedisClusterException, client: RedisClient) 
         return ConfigError(f"Redis at {where} refuses us: {error}: correct the user and password in `redis_url`")
     if isinstance(error, MovedError):
         return ConfigError(f"Redis at {where} is a cluster: write the `redis_url` as redis+cluster://...")
-    if isinstance(error, ResponseError) and not _PASSING.search(str(error)):
+    if isinstance(error, ResponseError) and not (isinstance(error, _PASSING_CLASSES) or _PASSING.search(str(error))):
         return ConfigError(f"Redis at {where} does not understand us: {error}: Redis 6.2 or later is needed")
-    full = "OOM" in str(error)
+    full = isinstance(error, OutOfMemoryError) or "OOM" in str(error)
     advice = "raise its maxmemory, or let states expire (`state_ttl_s`)" if full else "is it running?"
     return UnavailableError(f"Redis at {where}: {str(error).rstrip('.')}; {advice}")

@@ -504,6 +504,32 @@ def test_the_first_model_becomes_the_active_one(redis_client: redis.Redis, prefi
     redis_client.delete(names.active_key)
 
 
+def test_a_full_redis_and_one_that_is_a_replica_now_are_waited_for(redis_client: redis.Redis, prefix: str) -> None:
+    """By commands as by the script, whose errors redis-py tells otherwise."""
+    store, names = RedisStateStore(redis_client, Names(prefix), LAYOUT), Names(prefix)
+
+    def write_both() -> None:
+        for call in (
+            lambda: publish_active(redis_client, names, "aa"),
+            lambda: apply(store, write(USER, None, fence(1), 0, slots(events(0, 1)))),
+        ):
+            with pytest.raises(UnavailableError, match=says):
+                call()
+
+    says = "raise its maxmemory"
+    redis_client.config_set("maxmemory", 1)
+    try:
+        write_both()
+    finally:
+        redis_client.config_set("maxmemory", 0)
+    says = "is it running"
+    redis_client.replicaof("127.0.0.1", 1)
+    try:
+        write_both()
+    finally:
+        redis_client.replicaof("NO", "ONE")
+
+
 def test_the_place_of_the_revision_is_the_schemas() -> None:
     made = write(USER, None, fence(1), 0, slots(events(0, 1)))
     store = MemoryStateStore(LAYOUT)
