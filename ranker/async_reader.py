@@ -102,6 +102,7 @@ def connect(url: str, limit_s: float) -> AsyncRedisClient:
     try:
         if cluster := connection.cluster(url):
             url, more = cluster
+            del options["socket_read_size"]  # not an option of it before redis-py 8
             return redis.asyncio.RedisCluster.from_url(
                 url, retry=Retry(NoBackoff(), connection.RETRIES), **more, **options
             )

@@ -83,6 +83,11 @@ class _Socket:
 
     def __init__(self, socket: Any, deadline: Deadline) -> None:
         self._socket, self._deadline = socket, deadline
+        self._only_looks = False
+
+    def settimeout(self, seconds: float | None) -> None:
+        """Of what redis-py asks for only 0 counts: it looks whether something is there (before redis-py 8)."""
+        self._only_looks = seconds == 0
 
     def recv(self, *args: Any) -> Any:
         self._limit()
@@ -103,4 +108,4 @@ class _Socket:
         left_s = self._deadline.left_s
         if left_s <= 0:
             raise TimeoutError("the call's deadline is over")
-        self._socket.settimeout(left_s)
+        self._socket.settimeout(0 if self._only_looks else left_s)
