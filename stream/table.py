@@ -17,6 +17,7 @@ from faust.sensors import Sensor
 from faust.stores.base import Store
 from faust.types import TP, AppT
 
+from schemas.errors import FencedError
 from stream.ownership import Ownership
 
 # Faust's services log their lives under their module's name; these are Faust's business, not ours.
@@ -53,11 +54,16 @@ class SequenceStore(Store[bytes, bytes]):
     def apply_changelog_batch(
         self, batch: Iterable[Any], to_key: Callable[[Any], Any], to_value: Callable[[Any], Any]
     ) -> None:
-        """Faust read a changelog record by itself: somebody wrote to a partition that was fenced off."""
+        """Faust read a changelog record by itself: one that somebody else wrote since we loaded the table. A worker that stood
+        still may have lost a partition and got it back at its next rebalance, and not have heard of the first; its table lacks
+        what was written between, and its writer is fenced."""
         if events := list(batch):
             message = events[0].message
             self._fail(
-                RuntimeError(f"{message.tp}, offset {message.offset}: a record from a writer that owns no partition")
+                FencedError(
+                    f"topic {message.tp.topic}, partition {message.tp.partition}: offset {message.offset} was written by another "
+                    "worker, while this one was silent: another worker owns it now, or did; start this one again"
+                )
             )
 
     def __getitem__(self, user: bytes) -> bytes:
