@@ -88,7 +88,7 @@ def _result(config: ChaosConfig, played: Played, verdict: Verdict, states: State
             "states_evicted": len(parts.redis.evicted),
             "states_damaged": len(parts.damage.users),
             "damage_seen_by_encoders": fleet.said("it is made anew"),
-            "losses_seen_by_encoders": fleet.said("Redis lost"),
+            "losses_seen_by_encoders": fleet.said("Redis lost states"),
         }
     figures |= {
         "flow_s": played.flow_s,

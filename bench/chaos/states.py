@@ -11,6 +11,7 @@ import redis
 from bench.chaos.redis import RedisInTrouble, until
 from edge.kafka import KafkaConfig, topic_id
 from encoder.bundle import Bundle
+from encoder.models_redis import active_model
 from encoder.oracle import Mismatch
 from encoder.store import Deleted, read_value
 from encoder.store_redis import RedisStateStore, connect
@@ -126,7 +127,10 @@ def judge_states(
         verdict.problems.append(f"{len(differing)} states differ")
     if damage.unseen:
         verdict.problems.append(f"a reader took {damage.unseen} damaged states for whole ones")
-    keys = trouble.server.client.scan_iter(match=names.state_key_pattern(bundle.model_id), count=1000)
+    client = trouble.server.client
+    if (active := active_model(client, names)) != bundle.model_id:
+        verdict.problems.append(f"rankers are to read model {active}, not {bundle.model_id}")
+    keys = client.scan_iter(match=names.state_key_pattern(bundle.model_id), count=1000)
     strangers = sorted({key[before:] for key in keys} - changelog.sequences.keys())
     found = zip(strangers, store.load(strangers), strict=True)
     if unknown := [user for user, stored in found if not isinstance(stored, Deleted | None)]:

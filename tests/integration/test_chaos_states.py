@@ -66,6 +66,7 @@ def test_the_judge_of_states(
     assert isinstance(stored, bytes)
     client.set(key(whole[2]), stored)
     client.set(key(b"nobody"), stored)
+    client.delete(names.active_key)
     damage.unseen = 1
     verdict = judged()
     assert sorted(mismatch.user for mismatch in verdict.differing) == whole[1:3]
@@ -73,6 +74,7 @@ def test_the_judge_of_states(
     assert verdict.problems == [
         "2 states differ",
         "a reader took 1 damaged states for whole ones",
+        f"rankers are to read model None, not {model.bundle.model_id}",
         "1 users have a state and no sequence",
     ]
     changelog.delete()
