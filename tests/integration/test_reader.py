@@ -217,6 +217,17 @@ def test_a_connection_that_redis_closed_is_made_anew_within_the_call(open_reader
     assert proxy.accepted == 2
 
 
+def test_a_connection_made_anew_has_what_is_left_of_the_deadline(open_reader: Open, put: Put, proxy: Proxy) -> None:
+    put("a", made_state(1))
+    reader = open_reader(through(proxy), deadline_ms=400)
+    assert reader.read(["a"])[0].status is Status.PRESENT
+    proxy.answering.clear()
+    proxy.cut()
+    with pytest.raises(UnavailableError, match="within the deadline"):
+        reader.read(["a"])
+    assert (proxy.accepted, reader.metrics.failures["deadline"]) == (2, 1), "tried once more, and counted once"
+
+
 def test_nobody_there_says_where(open_reader: Open, proxy: Proxy) -> None:
     reader = open_reader(through(proxy))
     proxy.close()
