@@ -31,7 +31,6 @@ from bench.chaos.schedule import STAGES, STREAM, plan_faults
 from bench.chaos.states import Damage, judge_states
 from bench.chaos.view import View
 from bench.chaos.workers import Fleet, environment_of_workers
-from bench.models import random_bundle
 from edge.kafka import Admin, KafkaConfig
 from schemas.errors import UnavailableError
 from schemas.names import Names
@@ -84,6 +83,8 @@ def _state_parts(
     if not config.states:
         yield None
         return
+    from bench.models import random_bundle  # needs the extra `train`, which a run of the stream alone does without
+
     bundle = random_bundle(work_dir / "model", "nano")
     redis = RedisInTrouble(work_dir / "redis", notify)
     try:

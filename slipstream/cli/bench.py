@@ -115,7 +115,7 @@ def _chaos(
         states=states,
     )
     work_dir = keep or Path(tempfile.mkdtemp(prefix="slipstream-chaos-"))
-    with interrupt_once():
+    with interrupt_once(), needs_extra("train", "bench chaos"):
         outcome = run_chaos(config, work_dir, ctx.console)
     report(ctx, outcome.result, json)
     if outcome.problems:
