@@ -90,9 +90,11 @@ class Engine:
         watch: Stopwatch | None = None,
         clock_ms: Callable[[], int] = unix_ms,
         max_age_ms: int = 0,
+        displaces: bool = True,
     ) -> None:
         """
         Args:
+            displaces: users refreshed here push others out of the hot states; False: they are kept only where there is room.
             max_age_ms: updates in work for longer are not written any more (0: for ever). Shorter than the marker of a delete
                 lasts, so that a worker that was paused for so long cannot bring a deleted user back.
         """
@@ -104,6 +106,7 @@ class Engine:
         self._watch = watch or Stopwatch()
         self._clock_ms = clock_ms
         self._max_age_ms = max_age_ms
+        self._displaces = displaces
         # Writes whose answer got lost, by revision: a later reading shows whether they were done.
         self._unanswered: dict[bytes, Refreshed] = {}
 
@@ -200,7 +203,7 @@ class Engine:
         task.done = Done(plan.kind, len(row.slots), self._clock_ms())
         if plan.kind is PlanKind.DELETE:
             self._hot.drop(task.update.user)
-        elif self._hot.keeps_any:
+        elif self._hot.keeps_any if self._displaces else self._hot.has_room(task.update.user, header.capacity):
             state = task.base
             if isinstance(state, Resident):
                 state.become(header, plan.kept, row.slots)

@@ -37,6 +37,10 @@ class HotStates:
     def keeps_any(self) -> bool:
         return self._max_bytes > 0
 
+    def has_room(self, user: bytes, capacity: int) -> bool:
+        """Whether a state of so many slots, or another one of a user who is here, needs nobody to go."""
+        return user in self._entries or self.bytes + self._layout.value_bytes(capacity) <= self._max_bytes
+
     def __len__(self) -> int:
         return len(self._entries)
 

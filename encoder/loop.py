@@ -13,7 +13,7 @@ and a worker that comes late, or was taken for dead, finds a newer fence or anot
 new model, a lost Redis and a rebuild are one thing: read the topic from the committed offset, or from its beginning.
 
 A partition that is far behind is backfilled: in between, when encoder/backfill.py lets it, a run of older records goes the same
-way. Its engine has no hot states, since those are for users who are live.
+way. Its users are kept hot only where there is room, since hot states are for users who are live.
 
 Redis away: the batch waits, with back-off, and nothing is committed; after `redis_patience_s` the worker ends with
 UnavailableError. Kafka away: librdkafka reconnects by itself.
@@ -65,7 +65,7 @@ class Worker:
     ) -> None:
         """
         Args:
-            backfill_engine: of the same model and store, without hot states.
+            backfill_engine: of the same model, store and hot states; displaces none of these.
         """
         self._config = config
         self._source = source

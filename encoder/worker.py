@@ -66,7 +66,7 @@ def run_encode(
     store = RedisStateStore(client, names, layout, config.state_ttl_s, config.deleted_ttl_s)
     max_age_ms = config.deleted_ttl_s * 1000 // 2
     engine = Engine(refresher, store, hot, metrics, watch, max_age_ms=max_age_ms)
-    backfill_engine = Engine(refresher, store, HotStates(layout, 0), metrics, watch, max_age_ms=max_age_ms)
+    backfill_engine = Engine(refresher, store, hot, metrics, watch, max_age_ms=max_age_ms, displaces=False)
     if config.publish_active:
         active = publish_active(client, names, bundle.model_id)
         if active != bundle.model_id:

@@ -308,3 +308,13 @@ def test_a_batch_of_many_users(model: Model, store: MemoryStateStore, worker: Wo
         claims = [Claim(u, r, store.load([u])[0]) for u, r in wants.items()]
         assert check_states(model.runtime, model.bundle.features, model.layout, claims) == []
     assert worker.engine.refresh([]) == []
+
+
+def test_who_is_not_live_pushes_nobody_out_of_the_hot_states(model: Model, store: MemoryStateStore) -> None:
+    hot = HotStates(model.layout, 2 * model.layout.value_bytes(model.layout.capacity_for(3)))
+    live = Engine(model.refresher(), store, hot)
+    backfill = Engine(model.refresher(), store, hot, displaces=False)
+    for offset, (engine, user) in enumerate([(backfill, b"a"), (live, b"b"), (backfill, b"c"), (live, b"d")]):
+        engine.refresh([Update(user, events([1, 2, 3]), Fence(TOPIC, 0, offset), 0)])
+        assert_right(model, store, events([1, 2, 3]), offset, user)
+    assert [user for user in (b"a", b"b", b"c", b"d") if hot.get(user) is not None] == [b"b", b"d"]

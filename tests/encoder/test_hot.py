@@ -69,3 +69,14 @@ def test_after_some_writes_it_must_be_read_again() -> None:
     assert hot.bytes == 0
     hot.put(b"a", state())
     assert hot.get(b"a") is not None
+
+
+def test_room_is_what_nobody_has_to_go_for() -> None:
+    hot = HotStates(LAYOUT, 2 * SIZE)
+    capacity = state().header.capacity
+    hot.put(b"a", state())
+    assert hot.has_room(b"b", capacity)
+    hot.put(b"b", state())
+    assert not hot.has_room(b"c", capacity)
+    assert hot.has_room(b"a", capacity), "it has its own"
+    assert not HotStates(LAYOUT, 0).has_room(b"a", capacity)
