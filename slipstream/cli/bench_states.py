@@ -173,7 +173,8 @@ def _backfill(
 
       slipstream bench backfill --preset nano --users 20000 --seconds 5
     """
-    from bench.backfill import BackfillBench, run
+    from bench.backfill import run
+    from bench.filling import BackfillBench
 
     ctx = context(command)
     (checked,) = known_presets([preset])
