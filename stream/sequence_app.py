@@ -167,15 +167,16 @@ def quieten_libraries() -> None:
             logging.getLogger(name).addFilter(_without_kafkas_traceback)
     # A thread of Faust's that ends by an error prints it to stderr, with its traceback, and Python does so once more.
     ServiceThread.on_crash = _log_crash  # type: ignore[assignment, method-assign]
-    threading.excepthook = _tell_but_kafkas_errors
+    threading.excepthook = tell_thread_error
 
 
 def _log_crash(thread: ServiceThread, text: str, *parts: Any, **_: Any) -> None:
     thread.log.error("%s", text.format(*parts))
 
 
-def _tell_but_kafkas_errors(ended: threading.ExceptHookArgs) -> None:
-    if not isinstance(ended.exc_value, KafkaError):
+def tell_thread_error(ended: threading.ExceptHookArgs) -> None:
+    """But for Kafka's errors, and the cancelling of what waited for Kafka when the worker was told to stop."""
+    if not isinstance(ended.exc_value, KafkaError | asyncio.CancelledError):
         threading.__excepthook__(ended)
 
 

@@ -1,12 +1,17 @@
-"""What Faust may tell our table at a rebalance. Run alone: pytest tests/stream/test_table.py"""
+"""What Faust may tell us at a rebalance and at its end. Run alone: pytest tests/stream/test_table.py"""
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from types import SimpleNamespace
 
+import pytest
+from aiokafka.errors import NodeNotReadyError  # type: ignore[import-untyped]
 from faust.types import TP
 
 from schemas.errors import FencedError
+from stream.sequence_app import tell_thread_error
 from stream.table import SequenceStore
 
 
@@ -23,3 +28,14 @@ def test_another_workers_record_ends_a_worker_that_was_silent() -> None:
     assert isinstance(failure, FencedError)
     assert "topic p.sequences, partition 3: offset 14750" in str(failure)
     assert "another worker owns it now" in str(failure)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_told"),
+    [(RuntimeError("a bug"), True), (NodeNotReadyError("away"), False), (asyncio.CancelledError(), False)],
+)
+def test_a_thread_that_ends_since_kafka_is_away_tells_no_traceback(
+    error: BaseException, is_told: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tell_thread_error(threading.ExceptHookArgs((type(error), error, None, threading.current_thread())))
+    assert ("a bug" in capsys.readouterr().err) is is_told
