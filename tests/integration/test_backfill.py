@@ -15,13 +15,12 @@ import pytest
 from edge.kafka import KafkaConfig
 from encoder.backfill import BackfillConfig
 from encoder.store_redis import RedisStateStore, connect
-from schemas.names import Names
 from schemas.sequence import NO_RECORDS, Records
 from schemas.state import State
 from slipstream.rollover import Models
 from stream.group_offsets import committed_offsets
 from tests.encoder.histories import events
-from tests.encoder.models import Model, small_model
+from tests.encoder.models import Model
 from tests.integration.encoding import Changelog, encoder, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
@@ -30,18 +29,6 @@ PAST = [b"past-%d" % i for i in range(1200)]
 LIVE = [b"live-%d" % i for i in range(8)]
 #: While live records come a user now and then, one at a time; when none come, as fast as it goes.
 SLOW = BackfillConfig(from_records=20, share=0.01, run_ms=0.001)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return small_model(tmp_path_factory.mktemp("model") / "bundle")
-
-
-@pytest.fixture
-def changelog(kafka_bootstrap: str, prefix: str) -> Iterator[Changelog]:
-    made = Changelog(kafka_bootstrap, Names(prefix))
-    yield made
-    made.delete()
 
 
 def history(step: int, seed: int) -> Records:

@@ -12,17 +12,12 @@ from bench.chaos.states import Damage, StatesVerdict, judge_states
 from edge.kafka import KafkaConfig
 from schemas.names import Names
 from tests.encoder.histories import events
-from tests.encoder.models import Model, small_model
+from tests.encoder.models import Model
 from tests.integration.encoding import Changelog, encoder
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
 USERS = [b"user-%d" % i for i in range(40)]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return small_model(tmp_path_factory.mktemp("model") / "bundle")
 
 
 @pytest.fixture

@@ -31,18 +31,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 USERS = [b"user-%d" % i for i in range(60)]
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return small_model(tmp_path_factory.mktemp("model") / "bundle")
-
-
-@pytest.fixture
-def changelog(kafka_bootstrap: str, prefix: str) -> Iterator[Changelog]:
-    made = Changelog(kafka_bootstrap, Names(prefix))
-    yield made
-    made.delete()
-
-
 @pytest.fixture
 def own_redis(tmp_path: Path, stack: Stack) -> Iterator[tuple[Path, str]]:
     """A Redis that a test may stop, fill up and flush: its data directory and URL."""

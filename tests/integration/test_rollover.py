@@ -5,7 +5,6 @@ Run: pytest tests/integration/test_rollover.py
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,13 +28,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, Model]:
     directory = tmp_path_factory.mktemp("models")
     return small_model(directory / "old", seed=0), small_model(directory / "new", seed=1)
-
-
-@pytest.fixture
-def changelog(kafka_bootstrap: str, prefix: str) -> Iterator[Changelog]:
-    made = Changelog(kafka_bootstrap, Names(prefix))
-    yield made
-    made.delete()
 
 
 def users(n: int, last_ms: int) -> dict[bytes, Records]:

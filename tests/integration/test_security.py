@@ -34,7 +34,7 @@ from stream.oracle import compare, read_raw, read_sequences, rebuild
 from stream.pack import pack
 from stream.topics import create_topics
 from tests.edge.certificates import Authority
-from tests.encoder.models import Model, small_model
+from tests.encoder.models import Model
 from tests.integration.encoding import Changelog, encoder
 from tests.integration.secure import SECRETS, USER, Cli, SecureKafka, secure_kafka
 from tests.integration.streaming import random_events, wait_until
@@ -50,11 +50,6 @@ STAGES = ("ingest", "sequence", "encode")
 def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
     with secure_kafka(tmp_path_factory.mktemp("secure")) as kafka:
         yield kafka
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return small_model(tmp_path_factory.mktemp("model") / "bundle")
 
 
 def rights(prefix: str, principals: tuple[str, ...] = PRINCIPALS) -> list[AclBinding]:

@@ -20,7 +20,7 @@ from schemas.names import Names
 from slipstream.stack import Stack, current, running, start_part, stop_part
 from slipstream.stack.process import free_port
 from stream.topics import create_topics
-from tests.encoder.models import Model, small_model
+from tests.encoder.models import Model
 from tests.integration.encoding import Changelog, encoder
 from tests.integration.streaming import Deployment, is_ready, random_events, wait_until
 from tests.integration.test_encode import step
@@ -36,11 +36,6 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack whose broker is frozen and killed here."""
     with running(tmp_path_factory.mktemp("own")) as stack:
         yield stack
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return small_model(tmp_path_factory.mktemp("model") / "bundle")
 
 
 @contextmanager
