@@ -54,8 +54,8 @@ class Costs:
     encode: Mapping[str, EncodeCosts] = field(
         default_factory=lambda: {
             "nano": EncodeCosts(133, 275, 1300, 0.69),
-            "small": EncodeCosts(217, 367, 5270, 0.37, 50_610, 25_673),
-            "medium": EncodeCosts(589, 817, 24_100, 0.17, 20_302, 10_409),
+            "small": EncodeCosts(158, 271, 3890, 0.43, 50_610, 25_673),
+            "medium": EncodeCosts(462, 725, 20_600, 0.20, 20_302, 10_409),
         }
     )
 
