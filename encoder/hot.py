@@ -1,4 +1,4 @@
-"""States that were written lately, kept in this process so that an append need not read 68 KiB from Redis.
+"""States that were written lately, kept in this process so that an append need not read 71 KiB from Redis.
 
 Nothing depends on them: a write from a state that is no longer the stored one is refused (encoder/store.py). But they hide what
 becomes of the stored slots, so after some writes a state is read, and with that verified, again.

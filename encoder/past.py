@@ -77,8 +77,8 @@ class Resident:
 
     def _put(self, start: int, slots: NDArray[np.void]) -> None:
         where = slice(start, start + len(slots))
-        self._events[where], self._kv[where] = slots["event"], slots["kv"]
-        self._scales[where] = decode_scales(slots["scale_codes"])
+        self._events[where] = slots["event"]
+        self._kv[where], self._scales[where] = parts_of(slots)
 
 
 def parts_of(slots: NDArray[np.void]) -> tuple[NDArray[np.int8], NDArray[np.float16]]:
@@ -101,8 +101,8 @@ def gather_past(
     s = layout.shape
     kv = np.empty((len(states), padded_length, 2, s.layers, s.kv_heads, s.head_dim), np.int8)
     scales = np.empty((len(states), padded_length, 2, s.layers, s.kv_heads), np.float16)
-    lengths = np.fromiter((len(of) for of, _ in states), np.int64, len(states))
-    for row, (its_kv, its_scales), length in zip(range(len(states)), states, lengths.tolist(), strict=True):
+    for row, (its_kv, its_scales) in enumerate(states):
+        length = len(its_kv)
         kv[row, :length], kv[row, length:] = its_kv, 0
         scales[row, :length], scales[row, length:] = its_scales, 0
-    return kv, scales, lengths
+    return kv, scales, np.fromiter((len(its_kv) for its_kv, _ in states), np.int64, len(states))
