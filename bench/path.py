@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.environments import CONTENDERS
 from bench.events import Workload, histories, raw_events
 from bench.programs import Program, caught_up, metric, owns_partitions, wait_until
 from bench.topics import delete_topics, fill, filled, log_bytes, seed_changelog
@@ -26,7 +27,6 @@ from slipstream.stack.process import free_port
 from stream.oracle import read_sequences
 from stream.topics import create_topics
 
-_CONTENDERS = Path(__file__).parent / "contenders"
 #: Histories end here; the events of a run follow.
 _BEFORE_NOW_MS = 3_600_000
 
@@ -147,7 +147,7 @@ def contender(lab: Lab, name: str, python: Path | str, workload: Workload, parti
     create_topics(kafka, names, partitions)
     keys, values, _, _ = raw_events(workload, int(time.time() * 1000) - _BEFORE_NOW_MS)
     arguments = [kafka.bootstrap_servers, group, topic, str(directory / "state"), str(partitions)]
-    command = [str(python), str(_CONTENDERS / f"{name}_app.py"), *arguments]
+    command = [str(python), str(CONTENDERS / f"{name}_app.py"), *arguments]
     if name == "faust":
         command += ["worker", "-l", "warn"]
     with Program(name, command, directory) as program:
