@@ -29,6 +29,7 @@ from torch.nn import functional
 
 from encoder.model import KeyValues, PinFM, attend_candidates
 from schemas.errors import ConfigError
+from schemas.limits import require_in_range
 
 DAY_MS = 24 * 3600 * 1000
 
@@ -61,9 +62,7 @@ class FineTuneConfig:
             "content_width": self.content_width >= 0,
             "learning_rate_ratio": self.learning_rate_ratio >= 0,
         }
-        wrong = [name for name, good in limits.items() if not good]
-        if wrong:
-            raise ConfigError("; ".join(f"{name}: {getattr(self, name)} is out of range" for name in wrong))
+        require_in_range(self, limits)
         if self.content_width and not self.learnable_token:
             raise ConfigError("content_width: content is added to the learnable token: switch learnable_token on")
 

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple, get_args
 
 from schemas.bundle import PRESETS, ModelShape
 from schemas.errors import ConfigError
+from schemas.limits import require_in_range
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -126,9 +127,7 @@ class TrainConfig:
             "precision": self.precision in get_args(Precision),
             "threads": self.threads is None or self.threads > 0,
         }
-        wrong = [name for name, good in limits.items() if not good]
-        if wrong:
-            raise ConfigError("; ".join(f"{name}: {getattr(self, name)} is out of range" for name in wrong))
+        require_in_range(self, limits)
 
 
 class Progress(NamedTuple):

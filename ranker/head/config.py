@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from encoder.train_config import Device
 from schemas.errors import ConfigError
+from schemas.limits import require_in_range
 
 Fusion = Literal["both", "early", "late", "none"]
-Device = Literal["auto", "cpu", "cuda"]
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,4 @@ class RankerConfig:
             "device": self.device in get_args(Device),
             "threads": self.threads is None or self.threads > 0,
         }
-        wrong = [name for name, good in limits.items() if not good]
-        if wrong:
-            raise ConfigError("; ".join(f"{name}: {getattr(self, name)} is out of range" for name in wrong))
+        require_in_range(self, limits)
