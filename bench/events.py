@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.sequence import RECORD, Records
+from schemas.sequence import DEFAULT_CAPACITY, RECORD, Records
 from schemas.vocabulary import DEFAULT_ACTIONS, DEFAULT_SURFACES
 
 Spread = Literal["uniform", "zipf", "in turn"]
@@ -19,7 +19,7 @@ ITEMS = 1_000_000
 _ITEM_EXPONENT = 1.2
 _USER_EXPONENT = 1.1
 #: Between two events of a history.
-_HISTORY_GAP_MS = 600_000
+GAP_MS = 600_000
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,12 @@ def random_records(n: int, first_ms: int, gap_ms: int, rng: np.random.Generator)
     return records
 
 
+def continued(history: Records, more: int, rng: np.random.Generator) -> Records:
+    """The sequence after so many more events; what no longer fits into it is gone."""
+    new = random_records(more, int(history[-1]["timestamp_ms"]) + GAP_MS, GAP_MS, rng)
+    return np.concatenate([history, new])[-DEFAULT_CAPACITY:]
+
+
 def raw_events(workload: Workload, first_ms: int) -> tuple[list[bytes], list[bytes], Records, NDArray[np.int64]]:
     """Keys and JSON values as producers send them, the records that they stand for, and the user of each: all `(events,)`.
 
@@ -80,11 +86,11 @@ def raw_events(workload: Workload, first_ms: int) -> tuple[list[bytes], list[byt
 
 def histories(users: int, length: int, end_ms: int, seed: int = 0) -> Iterator[tuple[bytes, Records]]:
     """Each user with a sequence of `length` events before `end_ms`."""
-    first_ms = end_ms - length * _HISTORY_GAP_MS
+    first_ms = end_ms - length * GAP_MS
     rng = np.random.default_rng(seed + 2)
     for start in range(0, users, 1000):
         n = min(1000, users - start)
         records = random_records(n * length, 0, 0, rng).reshape(n, length)
-        records["timestamp_ms"] = first_ms + _HISTORY_GAP_MS * np.arange(length) + rng.integers(0, 600_000, (n, length))
+        records["timestamp_ms"] = first_ms + GAP_MS * np.arange(length) + rng.integers(0, GAP_MS, (n, length))
         for i in range(n):
             yield user_key(start + i), records[i]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.checking import require_right
-from bench.events import histories, random_records
+from bench.events import GAP_MS, continued, histories, random_records
 from bench.models import random_bundle
 from bench.path import Lab
 from bench.programs import Program, caught_up, metrics, wait_until
@@ -21,14 +21,13 @@ from bench.sending import send, steadily
 from bench.topics import delete_topics, seed_changelog
 from edge.kafka import Admin
 from encoder.store_redis import connect
-from schemas.sequence import DEFAULT_CAPACITY, Records, pack_sequence
+from schemas.sequence import Records, pack_sequence
 from slipstream.stack.process import free_port
 from stream.group_offsets import commit_offsets
 from stream.offsets import end_offsets
 from stream.topics import create_topics
 
 _WARM_UP_S = 5.0
-_GAP_MS = 600_000
 _REMAINING = 'slipstream_encode_backfill_remaining{partition="'
 _LAG = 'slipstream_encode_lag_records{partition="'
 
@@ -114,9 +113,9 @@ class Filling:
                 yield user, records
 
         seed_changelog(lab.kafka, self._names, config.partitions, kept())
-        first_ms = now_ms - config.length * _GAP_MS
+        first_ms = now_ms - config.length * GAP_MS
         self._live = {
-            b"live-%06d" % i: random_records(config.length, first_ms, _GAP_MS, self._rng)
+            b"live-%06d" % i: random_records(config.length, first_ms, GAP_MS, self._rng)
             for i in range(config.live_users)
         }
 
@@ -200,9 +199,7 @@ class Filling:
 
     def _next(self, user: bytes) -> bytes:
         """A live user's sequence with an event more."""
-        history = self._live[user]
-        new = random_records(1, int(history[-1]["timestamp_ms"]) + _GAP_MS, _GAP_MS, self._rng)
-        self._live[user] = np.concatenate([history, new])[-DEFAULT_CAPACITY:]
+        self._live[user] = continued(self._live[user], 1, self._rng)
         return pack_sequence(0, self._live[user].tobytes())
 
     def _ends(self) -> dict[int, int]:

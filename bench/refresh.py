@@ -16,7 +16,7 @@ import numpy as np
 
 from bench.checking import require_right
 from bench.encoders import Cost, Encoders, Row, Show, total
-from bench.events import random_records, user_key
+from bench.events import GAP_MS, continued, random_records, user_key
 from bench.log_mix import LogMix, log_mix
 from bench.models import random_bundle
 from bench.path import Lab
@@ -31,7 +31,7 @@ from stream.topics import create_topics
 
 Say = Callable[[str], None]
 
-_FIRST_MS, _GAP_MS = 1_600_000_000_000, 600_000
+_FIRST_MS = 1_600_000_000_000
 #: Encoding in full is shown every so many of the rows that it is compared with: enough of them, in less time.
 _FULL_EVERY = 4
 
@@ -109,7 +109,7 @@ class _Preset:
         shape, users = self._bundle.shape, config.users_of(preset)
         lengths = self._rng.integers(shape.keep + 1, shape.context + 1, users)
         self._histories: dict[bytes, Records] = {
-            user_key(i): random_records(n, _FIRST_MS, _GAP_MS, self._rng) for i, n in enumerate(lengths.tolist())
+            user_key(i): random_records(n, _FIRST_MS, GAP_MS, self._rng) for i, n in enumerate(lengths.tolist())
         }
 
     def measure(self, mix: LogMix | None) -> dict[str, Cost]:
@@ -137,7 +137,7 @@ class _Preset:
             if mix:
                 costs["log, full"] = self._show("the log, full", show, mix.events[::_FULL_EVERY])
         with self._workers(hot_cache_bytes=0) as show:
-            self._histories = {u: random_records(shape.context - 1, _FIRST_MS, _GAP_MS, self._rng) for u in users}
+            self._histories = {u: random_records(shape.context - 1, _FIRST_MS, GAP_MS, self._rng) for u in users}
             self._show("other windows", show, self._histories.items())
             self._show("windows full", show, self._more(users, 1))
             costs["anchored anew"] = self._show("anchored anew", show, self._more(users, 1))
@@ -172,10 +172,9 @@ class _Preset:
 def _next(history: Records, more: int, late_by: int, rng: np.random.Generator) -> Records:
     """The sequence after `more` events, or after one that happened before the last `late_by`."""
     if late_by:
-        before = history[-late_by]["timestamp_ms"] - _GAP_MS // 2
+        before = history[-late_by]["timestamp_ms"] - GAP_MS // 2
         late = random_records(1, int(before), 0, rng)
         history = np.concatenate([history[:-late_by], late, history[-late_by:]])
     if more:
-        new = random_records(more, int(history[-1]["timestamp_ms"]) + _GAP_MS, _GAP_MS, rng)
-        history = np.concatenate([history, new])
+        history = continued(history, more, rng)
     return history[-DEFAULT_CAPACITY:]
