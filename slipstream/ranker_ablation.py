@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -30,7 +29,7 @@ from ranker.head.evaluate import choose, figures, scores
 from ranker.head.training import train_ranker
 from schemas.errors import LogError
 from schemas.log import EventLog
-from slipstream.evaluation.outcome import Outcome
+from slipstream.evaluation.outcome import Outcome, over_seeds
 from slipstream.ranker_training import make_requests, new_ranker, tasks_of
 
 
@@ -110,10 +109,10 @@ def ablate_ranker(log: EventLog, config: AblationConfig, tell: Callable[[str], N
     found: dict[str, float | int | None] = {}
     for name in config.rows:
         for metric in _METRICS:
-            found |= _over_seeds(f"{name}_{metric}", [run[metric] for run in runs[name]])
+            found |= over_seeds(f"{name}_{metric}", [run[metric] for run in runs[name]])
     for name, row in NEW_ITEMS.items():
         for metric in _NEW_METRICS if row in runs else ():
-            found |= _over_seeds(f"new_items_{metric}_{name}", [run[f"new_{metric}"] for run in runs[row]])
+            found |= over_seeds(f"new_items_{metric}_{name}", [run[f"new_{metric}"] for run in runs[row]])
     found["new_items_auc_save_chance"] = 0.5
     found["new_items_hr3_save_chance"] = 3 / (config.ranker.eval_sampled + 1)
     changes = {name: {**ROWS[name].changes, "content": ROWS[name].content} for name in config.rows}
@@ -184,11 +183,6 @@ def _run(job: tuple[_Seed, str]) -> dict[str, Any]:
     if missing:
         raise LogError(f"after T nothing was saved that {missing[0]} could be measured on: lower --share")
     return result
-
-
-def _over_seeds(name: str, values: list[float]) -> dict[str, float]:
-    spread = {f"{name}_spread": statistics.stdev(values)} if len(values) > 1 else {}
-    return {name: statistics.fmean(values), **spread}
 
 
 def _threads(jobs: int) -> int | None:

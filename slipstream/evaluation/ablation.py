@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,7 +16,7 @@ from encoder.evaluation.evaluate import Baselines, evaluate_baselines, evaluate_
 from encoder.evaluation.metrics import means
 from encoder.evaluation.protocol import Split
 from encoder.training import TrainConfig
-from slipstream.evaluation.outcome import Outcome
+from slipstream.evaluation.outcome import Outcome, over_seeds
 from slipstream.training import train_with_progress
 
 #: Row -> fields of TrainConfig that differ from the default; `shape` holds fields of the shape.
@@ -56,10 +55,7 @@ def ablate(split: Split, train: TrainConfig, seeds: int, seed: int, console: Con
         details[name] = {"changes": msgspec.to_builtins(changes), "runs": runs}
         key = name.replace(" ", "_").replace(",", "").replace("-", "_")
         for metric in ("hr10", "ndcg10"):
-            values = [run[metric] for run in runs]
-            figures[f"{key}_{metric}"] = statistics.fmean(values)
-            if seeds > 1:
-                figures[f"{key}_{metric}_spread"] = statistics.stdev(values)
+            figures |= over_seeds(f"{key}_{metric}", [run[metric] for run in runs])
     return Outcome(figures, {"ablation": details})
 
 

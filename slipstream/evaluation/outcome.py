@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,3 +18,9 @@ class Outcome:
 
     figures: dict[str, float | int | None]
     details: dict[str, Any]
+
+
+def over_seeds(name: str, values: Sequence[float]) -> dict[str, float]:
+    """A figure's mean over seeds, one at least; of more than one their standard deviation too, `<name>_spread`."""
+    spread = {f"{name}_spread": statistics.stdev(values)} if len(values) > 1 else {}
+    return {name: statistics.fmean(values), **spread}

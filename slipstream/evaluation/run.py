@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -25,7 +24,7 @@ from schemas.bundle import INT4
 from schemas.errors import ConfigError
 from schemas.log import EventLog
 from slipstream.evaluation.ablation import ablate
-from slipstream.evaluation.outcome import Outcome
+from slipstream.evaluation.outcome import Outcome, over_seeds
 from slipstream.evaluation.served import serve
 from slipstream.training import train_with_progress
 
@@ -99,10 +98,7 @@ def run(log: EventLog, config: EvaluateConfig, console: Console) -> Outcome:
         if first:
             _first_model(split, log, config, checkpoint, model, baselines, figures, details, tell)
     for name in METRICS if measured else ():
-        values = [one[name] for one in measured]
-        figures[name + ending] = statistics.fmean(values)
-        if len(values) > 1:
-            figures[f"{name}{ending}_spread"] = statistics.stdev(values)
+        figures |= over_seeds(name + ending, [one[name] for one in measured])
     for baseline, ranks in baselines.ranks.items():
         figures |= {f"{baseline}_{name}{ending}": value for name, value in means(ranks.unseen).items()}
     return Outcome(figures, details)
