@@ -57,6 +57,13 @@ class BackfillBench:
         return self.users or {"nano": 60_000, "small": 12_000, "medium": 1500, "paper": 200}[self.preset]
 
 
+class _Line(msgspec.Struct, gc=False):
+    arrived_ms: int
+    written_ms: int
+    partition: int
+    offset: int
+
+
 class Live(NamedTuple):
     """What live users had of it.
 
@@ -99,7 +106,7 @@ class Filling:
         self._admin = Admin(lab.kafka)
         self._bundle = random_bundle(self._directory / "model", config.preset)
         self._group = self._names.encoder_group(self._bundle.model_id)
-        self._refreshes = self._directory / "refreshes.jsonl"
+        self._refreshes, self._read_bytes = self._directory / "refreshes.jsonl", 0
         self._rng = np.random.default_rng(0)
         create_topics(lab.kafka, self._names, config.partitions)
         now_ms = int(time.time() * 1000)
@@ -124,6 +131,7 @@ class Filling:
         """An encoder that owns all partitions."""
         config, port = self._config, free_port()
         self._refreshes.write_bytes(b"")
+        self._read_bytes = 0
         options = {
             "kafka": self._lab.kafka.bootstrap_servers,
             "prefix": self._names.prefix,
@@ -156,7 +164,7 @@ class Filling:
 
     def fill_rate(self) -> float:
         """States a second, from the first one to the last."""
-        written_ms: list[int] = [line["written_ms"] for line in self._lines()]
+        written_ms = [line.written_ms for line in self._new_lines()]
         return (len(written_ms) - 1) / ((max(written_ms) - min(written_ms)) / 1000)
 
     def live(self, worker: Worker) -> Live:
@@ -168,22 +176,22 @@ class Filling:
         ends = self._ends()
         sent = send(self._lab.kafka, self._names.sequences, keys, values, due_s, [worker.program])
         from_ms, until_ms = sent.began_ms + 1000 * _WARM_UP_S, sent.began_ms + 1000 * sent.seconds
-        last = {p: end for p, end in self._ends().items() if end > ends[p]}
+        missing = {(p, end - 1) for p, end in self._ends().items() if end > ends[p]}
+        lines: list[_Line] = []
 
         def all_there() -> bool:
-            written = {(line["partition"], line["offset"]) for line in self._lines()}
-            return written >= {(p, end - 1) for p, end in last.items()}
+            new = self._new_lines()
+            lines.extend(new)
+            missing.difference_update((line.partition, line.offset) for line in new)
+            return not missing
 
         wait_until("live events are in states", all_there, [worker.program], 1800)
-        lines = self._lines()
         ms = [
-            line["written_ms"] - line["arrived_ms"]
+            line.written_ms - line.arrived_ms
             for line in lines
-            if line["offset"] >= ends[line["partition"]] and line["arrived_ms"] >= from_ms
+            if line.offset >= ends[line.partition] and line.arrived_ms >= from_ms
         ]
-        filled = sum(
-            line["offset"] < ends[line["partition"]] and from_ms <= line["written_ms"] < until_ms for line in lines
-        )
+        filled = sum(line.offset < ends[line.partition] and from_ms <= line.written_ms < until_ms for line in lines)
         return Live(np.array(ms, np.float64), filled / (until_ms - from_ms) * 1000)
 
     def check(self) -> None:
@@ -207,8 +215,11 @@ class Filling:
         where = [(topic, partition) for partition in range(self._config.partitions)]
         return {partition: end for (_, partition), end in end_offsets(self._admin, where).items()}
 
-    def _lines(self) -> list[dict[str, Any]]:
-        """Of the worker's refresh log, those that are whole."""
-        return [
-            msgspec.json.decode(line) for line in self._refreshes.read_bytes().splitlines(True) if line.endswith(b"\n")
-        ]
+    def _new_lines(self) -> list[_Line]:
+        """Of the worker's refresh log, those that are whole and were not read before: the worker needs the processor too."""
+        with self._refreshes.open("rb") as log:
+            log.seek(self._read_bytes)
+            new = log.read()
+        whole = new[: new.rfind(b"\n") + 1]
+        self._read_bytes += len(whole)
+        return msgspec.json.Decoder(_Line).decode_lines(whole)
