@@ -10,6 +10,7 @@ import typer
 
 from schemas.bundle import PRESETS
 from schemas.errors import ConfigError
+from slipstream.cli.bench_group import report
 from slipstream.cli.context import context, needs_extra
 from slipstream.cli.logs import LoadLog, reads_log
 from slipstream.cli.stages import Json
@@ -115,9 +116,7 @@ def _evaluate(
     )
     outcome = run(loaded if log in FILES else spread_ties(loaded, seed), config, ctx.console)
     result = Result("evaluate", outcome.figures, described(config), outcome.details)
-    ctx.console.print(result.as_table())
-    if json:
-        ctx.emit(result.as_json())
+    report(ctx, result, json)
     if plot is not None:
         from encoder.evaluation.plot import plot_freshness
 
