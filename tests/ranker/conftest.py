@@ -37,7 +37,11 @@ class Model:
 
     def state(self, seed: int, length: int) -> State:
         """The state of `history(seed, length)`, as the encoder makes it."""
-        records = self.history(seed, length)
+        return self.state_of(self.history(seed, length), seed)
+
+    def state_of(self, records: Records, seed: int = 0) -> State:
+        """The state of these events."""
+        length = len(records)
         out = self.runtime.encode(self.bundle.features.window_tokens(records)[None], np.array([length - 1]))
         slots = np.zeros(length, self.bundle.layout.slot)
         slots["event"], slots["kv"], slots["scale_codes"] = records, out.kv[0], encode_scales(out.scales[0])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,11 +21,11 @@ from ranker.head.evaluate import choose, scores
 from ranker.head.serve import RankerModel
 from ranker.rows import Row, Status
 from schemas.errors import BundleError, ConfigError, StateError
-from schemas.scales import encode_scales
 from schemas.sequence import RECORD
-from schemas.state import Fence, Header, Kind, State
+from schemas.state import State
 from slipstream.ranker_training import make_requests, save_ranker, train_and_measure
 from tests.bundles import random_bundle
+from tests.ranker.conftest import Model
 from tests.ranker.head.conftest import SAVE, Circle
 
 #: Measured .02: slots are int8, tables fp16; probabilities of a small ranker are far apart.
@@ -77,17 +76,7 @@ def state_of(served: Served, event: int) -> State:
         data.item_ids[data.items[start:event]],
     )
     records["action"], records["surface"] = data.actions[start:event], data.surfaces[start:event]
-    runtime = Runtime(served.bundle, RuntimeConfig(graphs=("encode",)))
-    out = runtime.encode(served.bundle.features.window_tokens(records)[None], np.array([len(records) - 1]))
-    slots = np.zeros(len(records), served.bundle.layout.slot)
-    slots["event"], slots["kv"], slots["scale_codes"] = records, out.kv[0], encode_scales(out.scales[0])
-    times = (int(records["timestamp_ms"][-1]),) * 3
-    header = Header(
-        Kind.STATE, served.bundle.model_id, bytes(8), Fence(bytes(16), 0, 1), len(slots),
-        served.bundle.layout.capacity_for(len(slots)), *times, zlib.crc32(slots.tobytes()),
-        out.embedding[0].astype(np.float16),
-    )  # fmt: skip
-    return State(header, slots)
+    return Model(served.bundle, Runtime(served.bundle, RuntimeConfig(graphs=("encode",)))).state_of(records)
 
 
 def test_a_served_state_is_scored_as_in_training(served: Served) -> None:
