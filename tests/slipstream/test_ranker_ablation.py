@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def log() -> EventLog:
     return made
 
 
-def test_withheld_items_are_not_before_t_and_their_content_is(log: EventLog, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_withheld_items_are_not_before_t_and_their_content_is(log: EventLog, tmp_path: Path) -> None:
     at_ms = cutoff_ms(log, CONFIG.share)
     one = _Seed(log, at_ms, CONFIG, 3, tmp_path)
     withheld, split = one.withheld_ids(), one.split()
