@@ -126,7 +126,7 @@ def save_ranker(
     ranker_notes = RankerNotes(
         model_id=manifest.model_id,
         tasks=tuple(name for name, _ in tasks),
-        content_width=others["module.content.weight"].shape[1] if "module.content.weight" in others else 0,
+        content_width=ranker.module.config.content_width,
         graph_sha256=sha256(graph).hexdigest(),
         config=described,
         metrics=made["metrics"],
