@@ -41,8 +41,7 @@ class AsyncStateReader:
         cache: StateCache | None = None,
         now_ms: Callable[[], int] = wall_clock_ms,
     ) -> None:
-        is_url = isinstance(client, str)
-        self._limit_s = deadline_ms / 1000 if is_url else None
+        self._limit_s = deadline_ms / 1000 if isinstance(client, str) else None
         self._client: Any = connect(client, deadline_ms / 1000) if isinstance(client, str) else client
         connection.refuse_decoding(self._client)
         self._reading = Reading(names, model, model_id, address(self._client), metrics, breaker, cache)
