@@ -26,6 +26,7 @@ from encoder.training import TrainConfig, train
 from ranker.head.config import RankerConfig
 from ranker.head.content import co_engagement
 from ranker.head.evaluate import choose, figures, scores
+from ranker.head.places import places_in
 from ranker.head.training import train_ranker
 from schemas.errors import LogError
 from schemas.log import EventLog
@@ -149,8 +150,7 @@ class _Seed(NamedTuple):
         """`(m, k)`, from the whole log before T."""
         before = self.log.records["timestamp_ms"] < self.at_ms
         items = self.log.records["item_id"][before]
-        place = np.minimum(np.searchsorted(item_ids, items), len(item_ids) - 1)
-        known = item_ids[place] == items
+        place, known = places_in(item_ids, items)
         users = self.log.user_index[before][known].astype(np.int64)
         return co_engagement(users, place[known], len(item_ids), self.config.content_width, self.seed)
 

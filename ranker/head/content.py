@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ranker.head.places import Ints, places_in
 from schemas.errors import ConfigError
-
-Ints = NDArray[np.int64]
 
 
 def load_content(file: Path, item_ids: Ints) -> NDArray[np.float32]:
@@ -51,8 +50,7 @@ def load_content(file: Path, item_ids: Ints) -> NDArray[np.float32]:
     ids = ids[order].astype(np.int64)
     if (ids[1:] == ids[:-1]).any():
         raise ConfigError(f"--content {file}: id {ids[1:][ids[1:] == ids[:-1]][0]} comes twice: give each item one row")
-    place = np.minimum(np.searchsorted(ids, item_ids), len(ids) - 1)
-    found = ids[place] == item_ids
+    place, found = places_in(ids, item_ids)
     if not found.any():
         raise ConfigError(f"--content {file}: none of its {len(ids):,} ids is an item of the log")
     rows: NDArray[np.float32] = np.where(found[:, None], vectors[order][place], 0).astype(np.float32)

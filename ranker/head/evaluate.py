@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from encoder.evaluation.protocol import Split
 from ranker.head.model import Ranker
-from ranker.head.requests import Ints, Requests
+from ranker.head.places import Ints
+from ranker.head.requests import Requests
 from schemas.errors import LogError
 
 

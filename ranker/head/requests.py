@@ -25,11 +25,11 @@ from encoder.windows import cut, training_spans
 from ranker.head.batch import Batch
 from ranker.head.config import RankerConfig
 from ranker.head.context import context_features
+from ranker.head.places import Ints, places_in
 from schemas.bundle import ModelShape
 from schemas.errors import LogError
 from schemas.vocabulary import Vocabulary
 
-Ints = NDArray[np.int64]
 #: A sampled item that the user knows is drawn again, this often at most.
 _REDRAWS = 30
 #: Windows of a batch that is measured hold so many tokens, and candidates, at most.
@@ -147,7 +147,7 @@ class Requests:
             if pool is None:
                 items = np.where(rng.random(size) < 0.5, items, rng.choice(self._popular, size))
             drawn[again] = items
-            again = _contains(self._engaged, owner * len(self._data.item_ids) + drawn)
+            _, again = places_in(self._engaged, owner * len(self._data.item_ids) + drawn)
         return drawn
 
     def _make(
@@ -210,8 +210,3 @@ class Requests:
         """Numbers that sort by item, then time."""
         key: Ints = items * (len(self._times) + 1) + np.searchsorted(self._times, now_ms)
         return key
-
-
-def _contains(ascending: Ints, values: Ints) -> NDArray[np.bool_]:
-    found: NDArray[np.bool_] = ascending[np.minimum(np.searchsorted(ascending, values), len(ascending) - 1)] == values
-    return found

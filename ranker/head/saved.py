@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranker.head.context import NAMES
+from ranker.head.places import places_in
 from schemas.errors import BundleError
 
 NOTES, GRAPH, CATALOGUE, WEIGHTS, CHECKPOINT = (
@@ -65,8 +66,7 @@ class Catalogue(NamedTuple):
         """Popularity and age in ms of items, `(C,)` each; 0 for one that it does not know."""
         if not len(self.ids):
             return np.zeros_like(items), np.zeros_like(items)
-        place = np.minimum(np.searchsorted(self.ids, items), len(self.ids) - 1)
-        known = self.ids[place] == items
+        place, known = places_in(self.ids, items)
         age = np.maximum(now_ms - self.first_seen_ms[place], 0)
         return np.where(known, self.popularity[place], 0), np.where(known, age, 0)
 
