@@ -12,7 +12,7 @@ from schemas.bundle import PRESETS
 from schemas.errors import ConfigError
 from slipstream.cli.bench_group import report
 from slipstream.cli.context import context, needs_extra
-from slipstream.cli.logs import LoadLog, reads_log
+from slipstream.cli.logs import LoadLog, reads_log, ties_spread
 from slipstream.cli.stages import Json
 
 
@@ -79,8 +79,6 @@ def _evaluate(
         from slipstream.train_settings import train_config
 
     from bench.result import Result
-    from stream.movielens import FILES
-    from stream.ties import spread_ties
 
     ctx = context(command)
     flags: dict[str, object] = {"preset": preset, "max_seconds": train_seconds, "seed": seed}
@@ -114,7 +112,7 @@ def _evaluate(
         ablation=ablation,
         seed=seed,
     )
-    outcome = run(loaded if log in FILES else spread_ties(loaded, seed), config, ctx.console)
+    outcome = run(ties_spread(log, loaded, seed), config, ctx.console)
     result = Result("evaluate", outcome.figures, described(config), outcome.details)
     report(ctx, result, json)
     if plot is not None:

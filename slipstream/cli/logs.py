@@ -11,10 +11,13 @@ from typing import Annotated, Any, Literal
 import typer
 
 from schemas.errors import ConfigError
+from schemas.log import EventLog
 from slipstream.cli.context import Context, context
 from slipstream.cli.stages import kafka, schema_registry
 from stream.columns import ColumnMapping
 from stream.logs import LoadedLog, LogOptions, load_log
+from stream.movielens import FILES
+from stream.ties import spread_ties
 from stream.topic_log import PREFIX, read_topic
 
 LoadLog = Callable[[], LoadedLog]
@@ -118,6 +121,11 @@ def reads_log(command: Callable[..., None]) -> Callable[..., None]:
     keyword_only = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in shown]
     wrapper.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
     return wrapper
+
+
+def ties_spread(name: str, log: EventLog, seed: int) -> EventLog:
+    """A log that was loaded by this name, with its ties spread (stream.ties); MovieLens's are already."""
+    return log if name in FILES else spread_ties(log, seed)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from schemas.bundle import PRESETS
 from schemas.errors import ConfigError
 from slipstream.cli.bench_group import report
 from slipstream.cli.context import context, needs_extra
-from slipstream.cli.logs import LoadLog, reads_log
+from slipstream.cli.logs import LoadLog, reads_log, ties_spread
 from slipstream.cli.stages import Json
 
 SettingsFile = Annotated[Path | None, typer.Option("--config", help="TOML: any field of the ranker's training")]
@@ -68,9 +68,6 @@ def _train_ranker(
         from slipstream.ranker_settings import ranker_config
         from slipstream.ranker_training import save_ranker, train_and_measure
 
-    from stream.movielens import FILES
-    from stream.ties import spread_ties
-
     ctx = context(command)
     config = ranker_config(
         settings_file, {"max_seconds": max_seconds, "max_steps": max_steps, "seed": seed}, assignments or ()
@@ -78,7 +75,7 @@ def _train_ranker(
     begin = checkpoint or ctx.settings.data_dir / "checkpoint"
     saved = load_checkpoint(begin)
     loaded = load_log().log
-    split = split_after(loaded if log in FILES else spread_ties(loaded, config.seed), saved, str(begin))
+    split = split_after(ties_spread(log, loaded, config.seed), saved, str(begin))
     vectors = None if content is None else load_content(content, split.data.item_ids)
     ranker, tasks, made = train_and_measure(split, saved, config, vectors, ctx.console)
     directory = out or ctx.settings.data_dir / "ranker"
@@ -133,8 +130,6 @@ def _evaluate_ranker(
         from slipstream.train_settings import train_config
 
     from bench.result import Result
-    from stream.movielens import FILES
-    from stream.ties import spread_ties
 
     ctx = context(command)
     unknown = sorted(set(row or ()) - set(ROWS))
@@ -161,6 +156,6 @@ def _evaluate_ranker(
         share=share,
         jobs=jobs,
     )
-    outcome = ablate_ranker(loaded if log in FILES else spread_ties(loaded, seed), config, ctx.say)
+    outcome = ablate_ranker(ties_spread(log, loaded, seed), config, ctx.say)
     result = Result("evaluate-ranker", outcome.figures, described(config), outcome.details)
     report(ctx, result, json)
