@@ -19,6 +19,7 @@ from bench.path import Lab
 from bench.result import Result
 from bench.sending import steadily
 from schemas.bundle import PRESETS
+from slipstream.demo.freshness import percentiles
 
 _WARM_UP_S = 5.0
 #: Of a step of the ladder: what the step before left in the caches and queues is nearly the same.
@@ -61,7 +62,7 @@ def run(config: EndToEnd, lab: Lab, say: Say) -> Result:
         steady = path.send(steadily(config.rate, config.seconds + _WARM_UP_S))
         took_ms = _after(steady, _WARM_UP_S)
         details: dict[str, Any] = {
-            "ms": _percentiles(took_ms),
+            "ms": percentiles(took_ms),
             "refreshes": len(took_ms),
             "kinds": steady.kinds,
             "cores": steady.cores,
@@ -84,18 +85,13 @@ def _after(passage: Passage, warm_up_s: float) -> NDArray[np.float64]:
     return passage.took_ms[passage.arrived_ms >= passage.began_ms + 1000 * warm_up_s]
 
 
-def _percentiles(ms: NDArray[np.float64]) -> dict[str, float]:
-    p50, p90, p99 = np.percentile(ms, [50, 90, 99]).tolist()
-    return {"p50": p50, "p90": p90, "p99": p99, "max": float(ms.max())}
-
-
 def _climb(config: EndToEnd, path: LivePath, say: Say) -> Iterator[dict[str, Any]]:
     """A step for each rate. It ends when freshness has run away at two in a row: once may be the machine's doing."""
     ran_away = 0
     for rate in config.ladder:
         say(f"{rate:,.0f} events/s for {config.step_s:.0f} s")
         passage = path.send(steadily(rate, config.step_s + _STEP_WARM_UP_S))
-        ms = _percentiles(_after(passage, _STEP_WARM_UP_S))
+        ms = percentiles(_after(passage, _STEP_WARM_UP_S))
         yield {
             "rate": rate,
             "events_per_s": passage.events_per_s,
@@ -134,7 +130,7 @@ def _burst(config: EndToEnd, path: LivePath, say: Say) -> dict[str, Any]:
     for start_s, end_s in pairwise(bins.tolist()):
         ms = passage.took_ms[(arrived_s >= start_s) & (arrived_s < end_s)]
         if len(ms):
-            rows.append({"s": start_s, **_percentiles(ms)})
+            rows.append({"s": start_s, **percentiles(ms)})
     return {"rates": rates, "burst_s": starts_s[1:3], "seconds": rows, "events_per_s": passage.events_per_s}
 
 

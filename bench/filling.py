@@ -22,6 +22,7 @@ from bench.topics import delete_topics, seed_changelog
 from edge.kafka import Admin
 from encoder.store_redis import connect
 from schemas.sequence import Records, pack_sequence
+from slipstream.demo.freshness import percentiles
 from slipstream.stack.process import free_port
 from stream.group_offsets import commit_offsets
 from stream.offsets import end_offsets
@@ -76,10 +77,9 @@ class Live(NamedTuple):
     filled: float
 
     def as_details(self) -> dict[str, Any]:
-        p50, p90, p99 = np.percentile(self.ms, [50, 90, 99]).tolist()
         return {
             "records": len(self.ms),
-            "ms": {"p50": p50, "p90": p90, "p99": p99, "max": float(self.ms.max())},
+            "ms": percentiles(self.ms),
             "filled_users_per_s": round(self.filled, 1),
         }
 

@@ -17,6 +17,7 @@ from bench.path import Cost, Lab, faust, ours, quix
 from bench.recovery import Recovery, recoveries
 from bench.result import Result
 from schemas.sequence import DEFAULT_CAPACITY
+from slipstream.demo.freshness import percentiles
 
 Say = Callable[[str], None]
 
@@ -54,11 +55,11 @@ def run(config: StreamBench, lab: Lab, environments: Path, say: Say) -> Result:
     figures = _path_figures(details["path"])
     say(f"latency at {config.rate:.0f} events/s")
     latency = raw_to_changelog(lab, config.rate, config.latency_s, config.users, config.partitions)
-    p50, p90, p99 = np.percentile(latency.ms, [50, 90, 99])
-    figures |= {"raw_to_changelog_ms_p50": float(p50), "raw_to_changelog_ms_p99": float(p99)}
+    ms = percentiles(latency.ms)
+    figures |= {"raw_to_changelog_ms_p50": ms["p50"], "raw_to_changelog_ms_p99": ms["p99"]}
     details["latency"] = {
         "rate": config.rate,
-        "ms": {"p50": float(p50), "p90": float(p90), "p99": float(p99), "max": float(latency.ms.max())},
+        "ms": ms,
         "cores": latency.cores,
         "histogram": np.histogram(latency.ms, np.arange(0, 201, 2))[0].tolist(),
     }

@@ -66,7 +66,7 @@ class RefreshLog:
         return np.asarray(self._written_ms[-last:], np.int64) - np.asarray(self._arrived_ms[-last:], np.int64)
 
 
-def percentiles(freshness_ms: NDArray[np.int64]) -> dict[str, float]:
+def percentiles(freshness_ms: NDArray[np.integer | np.floating]) -> dict[str, float]:
     """p50, p90, p99 and max in ms; empty if there was no refresh."""
     if not len(freshness_ms):
         return {}
