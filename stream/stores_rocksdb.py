@@ -7,16 +7,14 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import ConfigResource, ResourceType  # type: ignore[attr-defined]
-
-from edge.kafka import REQUEST_TIMEOUT_S, Admin, KafkaConfig, topic_id
+from edge.kafka import Admin, KafkaConfig, topic_id
 from schemas.errors import SequenceError, StoreError
 from schemas.sequence_store import Kept
 from stream.kept import ChangelogState, why_unusable
 from stream.offsets import start_offsets
 from stream.store import Opened, Stores
 from stream.store_rocksdb import DamagedError, Memory, RocksTable, condemned
+from stream.topics import topic_settings
 
 logger = logging.getLogger(__name__)
 
@@ -96,9 +94,5 @@ class RocksStores(Stores):
 
 def _delete_retention_ms(admin: Admin, topic: str) -> int | None:
     """For how long the topic keeps tombstones at least; None without the right to know."""
-    resource = ConfigResource(ResourceType.TOPIC, topic)
-    future = admin.client.describe_configs([resource], request_timeout=REQUEST_TIMEOUT_S)[resource]
-    try:
-        return int(future.result()["delete.retention.ms"].value)
-    except (KafkaException, KeyError):
-        return None
+    settings = topic_settings(admin, [topic])[topic]
+    return int(settings["delete.retention.ms"]) if settings and "delete.retention.ms" in settings else None

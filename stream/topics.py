@@ -11,7 +11,7 @@ With three replicas or more an acknowledged message is on two brokers at least (
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from confluent_kafka import KafkaError, KafkaException
@@ -219,9 +219,19 @@ def partition_counts(admin: Admin, topics: list[str]) -> dict[str, int]:
 
 def arrival_is_brokers_time(kafka: KafkaConfig, topic: str) -> bool:
     """Whether the topic's timestamps are the broker's (LogAppendTime). Unknown, for lack of rights, counts as yes."""
-    admin, resource = Admin(kafka), ConfigResource(ResourceType.TOPIC, topic)
-    future = admin.client.describe_configs([resource], request_timeout=REQUEST_TIMEOUT_S)[resource]
-    try:
-        return bool(future.result()["message.timestamp.type"].value == "LogAppendTime")
-    except (KafkaException, KeyError):
-        return True
+    settings = topic_settings(Admin(kafka), [topic])[topic]
+    return settings is None or settings.get("message.timestamp.type", "LogAppendTime") == "LogAppendTime"
+
+
+def topic_settings(admin: Admin, topics: Sequence[str]) -> dict[str, Mapping[str, str] | None]:
+    """The settings of each topic by their names, the cluster's defaults included; None where this user may not see them, or Kafka
+    does not answer."""
+    resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in topics]
+    futures = admin.client.describe_configs(resources, request_timeout=REQUEST_TIMEOUT_S)
+    found: dict[str, Mapping[str, str] | None] = {}
+    for resource, future in futures.items():
+        try:
+            found[resource.name] = {name: str(entry.value) for name, entry in future.result().items()}
+        except KafkaException:
+            found[resource.name] = None
+    return found

@@ -6,14 +6,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, cast
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
-from confluent_kafka.admin import ConfigResource, ResourceType  # type: ignore[attr-defined]
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
-from edge.kafka import REQUEST_TIMEOUT_S, Admin, KafkaConfig, make, mapped
+from edge.kafka import Admin, KafkaConfig, make, mapped
 from schemas.errors import TopicError, UnavailableError
 from schemas.names import readers_group
 from stream.offsets import end_offsets, start_offsets
-from stream.topics import partition_counts
+from stream.topics import partition_counts, topic_settings
 
 _CHUNK = 10_000
 STALLED_AFTER_S = 30.0
@@ -53,7 +52,8 @@ def require_whole(kafka: KafkaConfig, topic: str) -> None:
         TopicError: retention, a deletion of records or compaction has removed some.
         UnavailableError: Kafka does not answer.
     """
-    if "compact" in _cleanup_policy(kafka, topic):
+    settings = topic_settings(Admin(kafka), [topic])[topic]  # None: this user may not see them
+    if settings is not None and "compact" in settings.get("cleanup.policy", ""):
         raise TopicError(f"topic {topic} is compacted (cleanup.policy), so it does not keep every message")
     wanted = [(topic, partition) for partition in range(partitions_in(kafka, topic))]
     for (_, partition), first in start_offsets(Admin(kafka), wanted).items():
@@ -134,17 +134,6 @@ def _records(messages: list[Message], passed: dict[int, int], ends: dict[int, in
         elif not error.retriable():
             raise mapped(error, f"topic {topic}, partition {partition}")
     return records
-
-
-def _cleanup_policy(kafka: KafkaConfig, topic: str) -> str:
-    """`delete`, `compact` or both; empty if this user may not see it."""
-    admin, resource = Admin(kafka), ConfigResource(ResourceType.TOPIC, topic)
-    try:
-        entries = admin.client.describe_configs([resource], request_timeout=REQUEST_TIMEOUT_S)[resource].result()
-    except KafkaException:
-        return ""
-    entry = entries.get("cleanup.policy")
-    return str(entry.value) if entry else ""
 
 
 def _settings(kafka: KafkaConfig, topic: str) -> dict[str, object]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from difflib import get_close_matches
 
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaException, TopicPartition
-from confluent_kafka.admin import ConfigResource, ResourceType  # type: ignore[attr-defined]
 
 from edge.kafka import REQUEST_TIMEOUT_S, Admin, KafkaConfig, make
 from schemas.errors import SlipstreamError, TopicError
@@ -18,7 +17,7 @@ from slipstream.doctor import judge_kafka as judge
 from slipstream.doctor.clock import ClockFacts, judge_clock
 from slipstream.doctor.finding import Finding, Level, skipped, told
 from stream.offsets import end_offsets
-from stream.topics import partition_counts, plan_topics
+from stream.topics import partition_counts, plan_topics, topic_settings
 
 CHECKS = (judge.REACH, judge.TOPICS, judge.PARTITIONS, judge.SETTINGS, judge.CLOCK)
 _CONNECT_S = 2.0
@@ -54,7 +53,7 @@ def kafka_findings(kafka: KafkaConfig, names: Names) -> Iterator[Finding]:
     else:
         yield from skipped([judge.PARTITIONS], f"see {judge.TOPICS}")
     if counts:
-        yield told(judge.SETTINGS, lambda: judge.judge_settings(names, _configs(admin, list(counts))))
+        yield told(judge.SETTINGS, lambda: judge.judge_settings(names, topic_settings(admin, list(counts))))
     else:
         yield from skipped([judge.SETTINGS], f"see {judge.TOPICS}")
     if names.engagements in counts:
@@ -117,19 +116,6 @@ def _prefixes(admin: Admin, names: Names) -> list[str]:
         return []
     found = {topic.removesuffix(_SUFFIX) for topic in topics if topic.endswith(_SUFFIX)}
     return get_close_matches(names.prefix, found - {names.prefix}, n=5, cutoff=0)
-
-
-def _configs(admin: Admin, topics: list[str]) -> dict[str, Mapping[str, str] | None]:
-    futures = admin.client.describe_configs(
-        [ConfigResource(ResourceType.TOPIC, topic) for topic in topics], request_timeout=REQUEST_TIMEOUT_S
-    )
-    found: dict[str, Mapping[str, str] | None] = {}
-    for resource, future in futures.items():
-        try:
-            found[resource.name] = {name: str(entry.value) for name, entry in future.result().items()}
-        except KafkaException:
-            found[resource.name] = None
-    return found
 
 
 def _clock(kafka: KafkaConfig, admin: Admin, topic: str, partitions: int) -> Finding:
