@@ -65,11 +65,11 @@ def in_time(limit_s: float, work: Callable[[], object]) -> bool:
     return True
 
 
-def end_unfinished() -> NoReturn:
-    """Ends this process with exit code 0 while a thread of it is stuck in a client of Kafka: to take down interpreter and
-    libraries around it might crash. Only for a process that a signal told to end."""
+def end_unfinished(code: int = 0) -> NoReturn:
+    """Ends this process while a thread of it is stuck in a client of Kafka or Redis: to take down interpreter and libraries
+    around it might crash. Only for a process that has done its work, or that a signal told to end."""
     logging.shutdown()
-    os._exit(0)
+    os._exit(code)
 
 
 def exit_at_once(error: BaseException, logger: logging.Logger) -> NoReturn:

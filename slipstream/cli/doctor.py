@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from edge.process import end_unfinished
 from schemas.errors import ConfigError, SlipstreamError
 from slipstream.cli.context import Context, context
 from slipstream.cli.stages import Json, kafka, runtime_config
@@ -73,9 +73,9 @@ def _doctor(
     else:
         _print(findings)
     code = EXIT_UNWELL if levels[Level.FAIL] else 0
-    if unfinished:  # threads that are stuck in a client's library: to take it down around them might crash
+    if unfinished:
         sys.stdout.flush()
-        os._exit(code)
+        end_unfinished(code)
     if code:
         raise typer.Exit(code)
 
