@@ -43,9 +43,9 @@ def kafka_findings(kafka: KafkaConfig, names: Names) -> Iterator[Finding]:
     counts: dict[str, int] = {}
 
     def topics() -> Finding:
-        counts.update(partition_counts(admin, [plan.name for plan in plan_topics(names, 1)]))
-        missing = len(counts) < len(plan_topics(names, 1))
-        return judge.judge_topics(names, counts, _prefixes(admin, names) if missing else [])
+        wanted = [plan.name for plan in plan_topics(names, 1)]
+        counts.update(partition_counts(admin, wanted))
+        return judge.judge_topics(names, counts, _prefixes(admin, names) if len(counts) < len(wanted) else [])
 
     yield told(judge.TOPICS, topics)
     if names.batches in counts and names.sequences in counts:
