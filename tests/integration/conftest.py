@@ -1,4 +1,4 @@
-"""What tests of encoders stand on: a small model, and a changelog of their own."""
+"""What several files stand on: a small model, a changelog of a test's own, a Kafka that wants certificates and logins."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 from schemas.names import Names
 from tests.encoder.models import Model, small_model
 from tests.integration.encoding import Changelog
+from tests.integration.secure import SecureKafka, secure_kafka
 
 
 @pytest.fixture(scope="module")
@@ -21,3 +22,9 @@ def changelog(kafka_bootstrap: str, prefix: str) -> Iterator[Changelog]:
     made = Changelog(kafka_bootstrap, Names(prefix))
     yield made
     made.delete()
+
+
+@pytest.fixture(scope="module")
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
+    with secure_kafka(tmp_path_factory.mktemp("secure")) as kafka:
+        yield kafka

@@ -28,7 +28,7 @@ from slipstream.doctor.finding import Finding, Level
 from slipstream.stack.process import HOST, free_port
 from stream.topics import create_topics, partition_counts
 from tests.bundles import random_bundle
-from tests.integration.secure import SECRETS, Cli, SecureKafka, secure_kafka
+from tests.integration.secure import SECRETS, Cli, SecureKafka
 from tests.integration.streaming import wait_until
 from tests.ranker.states import made_state
 
@@ -36,12 +36,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
 PASSWORD = "hunter2-of-redis"
 VERSION_AT = 4  # of a state's value
-
-
-@pytest.fixture(scope="module")
-def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
-    with secure_kafka(tmp_path_factory.mktemp("secure")) as kafka:
-        yield kafka
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import re
 import signal
 import time
 import uuid
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -36,7 +35,7 @@ from stream.topics import create_topics
 from tests.edge.certificates import Authority
 from tests.encoder.models import Model
 from tests.integration.encoding import Changelog, encoder
-from tests.integration.secure import SECRETS, USER, Cli, SecureKafka, secure_kafka
+from tests.integration.secure import SECRETS, USER, Cli, SecureKafka
 from tests.integration.streaming import random_events, wait_until
 from tests.integration.test_encode import USERS, step
 
@@ -44,12 +43,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 PRINCIPALS = ("User:app", "User:CN=client")
 STAGES = ("ingest", "sequence", "encode")
-
-
-@pytest.fixture(scope="module")
-def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
-    with secure_kafka(tmp_path_factory.mktemp("secure")) as kafka:
-        yield kafka
 
 
 def rights(prefix: str, principals: tuple[str, ...] = PRINCIPALS) -> list[AclBinding]:
