@@ -22,6 +22,8 @@ from schemas.names import Names
 from schemas.sequence import Records, pack_sequence
 from slipstream.stack.process import free_port
 
+_LAG = 'slipstream_encode_lag_records{partition="'
+_REMAINING = 'slipstream_encode_backfill_remaining{partition="'
 _PART = 'slipstream_encode_part_seconds_total{part="'
 _KIND = 'slipstream_encode_refreshes_total{kind="'
 #: Parts of a worker's time that are no work.
@@ -73,6 +75,40 @@ class Cost(NamedTuple):
         }
 
 
+class Encoder(NamedTuple):
+    """A worker process, and where its metrics are."""
+
+    program: Program
+    port: int
+
+    @classmethod
+    def start(
+        cls, lab: Lab, names: Names, bundle: Bundle, refresh_log: Path, options: Mapping[str, object], log_dir: Path
+    ) -> Encoder:
+        """
+        Args:
+            options: more fields of EncodeConfig.
+        """
+        port = free_port()
+        common = {
+            "kafka": lab.kafka.bootstrap_servers,
+            "prefix": names.prefix,
+            "redis_url": lab.stack.redis_url,
+            "bundle": str(bundle.directory),
+            "refresh_log": str(refresh_log),
+            "metrics_port": port,
+        }
+        return cls(Program.worker("encode", {**common, **options}, log_dir), port)
+
+    def partitions(self) -> int:
+        """That it owns."""
+        return sum(name.startswith(_LAG) for name in metrics(self.port))
+
+    def left(self) -> float:
+        """Offsets that are still to be filled from."""
+        return sum(value for name, value in metrics(self.port).items() if name.startswith(_REMAINING))
+
+
 class Encoders:
     """Starts workers on a changelog, and shows them records."""
 
@@ -89,30 +125,23 @@ class Encoders:
     @contextmanager
     def started(self, count: int, options: Mapping[str, object]) -> Iterator[Show]:
         """Worker processes that have caught up and share the partitions."""
-        common = {
-            "kafka": self._lab.kafka.bootstrap_servers,
-            "prefix": self._names.prefix,
-            "redis_url": self._lab.stack.redis_url,
-            "bundle": str(self._bundle.directory),
-            "refresh_log": str(self._refresh_log),
-            **options,
-        }
         with ExitStack() as stack:
             workers = []
             for _ in range(count):
-                port = free_port()
-                program = Program.worker("encode", {**common, "metrics_port": port}, self._directory)
-                workers.append((stack.enter_context(program), port))
+                worker = Encoder.start(
+                    self._lab, self._names, self._bundle, self._refresh_log, options, self._directory
+                )
+                stack.enter_context(worker.program)
+                workers.append(worker)
             wait_until("the encoders own all partitions", lambda: self._shared(workers), [p for p, _ in workers])
             yield lambda rows: self._show(workers, rows)
 
-    def _shared(self, workers: Sequence[tuple[Program, int]]) -> bool:
+    def _shared(self, workers: Sequence[Encoder]) -> bool:
         """Each worker owns a part, and all is committed."""
-        lag = 'slipstream_encode_lag_records{partition="'
-        owned = [sum(name.startswith(lag) for name in metrics(port)) for _, port in workers]
+        owned = [worker.partitions() for worker in workers]
         return all(owned) and sum(owned) == self._partitions
 
-    def _show(self, workers: Sequence[tuple[Program, int]], rows: Sequence[Row]) -> Cost:
+    def _show(self, workers: Sequence[Encoder], rows: Sequence[Row]) -> Cost:
         """A record of each row becomes visible; the cost until all states say so."""
         programs = [program for program, _ in workers]
         topic, group = self._names.sequences, self._names.encoder_group(self._bundle.model_id)
@@ -139,7 +168,7 @@ class Encoders:
         )
 
 
-def _taken(workers: Sequence[tuple[Program, int]]) -> dict[str, float]:
+def _taken(workers: Sequence[Encoder]) -> dict[str, float]:
     """Counters of all workers, summed."""
     sums: dict[str, float] = {}
     for _, port in workers:

@@ -13,24 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.checking import require_right
+from bench.encoders import Encoder
 from bench.events import GAP_MS, continued, histories, random_records
 from bench.models import random_bundle
 from bench.path import Lab
-from bench.programs import Program, caught_up, metrics, wait_until
+from bench.programs import caught_up, wait_until
 from bench.sending import send, steadily
 from bench.topics import delete_topics, seed_changelog
 from edge.kafka import Admin
 from encoder.store_redis import connect
 from schemas.sequence import Records, pack_sequence
 from slipstream.demo.freshness import percentiles
-from slipstream.stack.process import free_port
 from stream.group_offsets import commit_offsets
 from stream.offsets import end_offsets
 from stream.topics import create_topics
 
 _WARM_UP_S = 5.0
-_REMAINING = 'slipstream_encode_backfill_remaining{partition="'
-_LAG = 'slipstream_encode_lag_records{partition="'
 
 
 @dataclass(frozen=True)
@@ -84,19 +82,6 @@ class Live(NamedTuple):
         }
 
 
-class Worker(NamedTuple):
-    program: Program
-    port: int
-
-    def left(self) -> float:
-        """Offsets that are still to be filled from."""
-        return sum(value for name, value in metrics(self.port).items() if name.startswith(_REMAINING))
-
-    def partitions(self) -> int:
-        """That it owns."""
-        return sum(name.startswith(_LAG) for name in metrics(self.port))
-
-
 class Filling:
     """One changelog, and the workers on it."""
 
@@ -127,26 +112,19 @@ class Filling:
         }
 
     @contextmanager
-    def worker(self, live_first: bool = True) -> Iterator[Worker]:
+    def worker(self, live_first: bool = True) -> Iterator[Encoder]:
         """An encoder that owns all partitions."""
-        config, port = self._config, free_port()
         self._refreshes.write_bytes(b"")
         self._read_bytes = 0
-        options = {
-            "kafka": self._lab.kafka.bootstrap_servers,
-            "prefix": self._names.prefix,
-            "redis_url": self._lab.stack.redis_url,
-            "bundle": str(self._bundle.directory),
-            "refresh_log": str(self._refreshes),
-            "metrics_port": port,
-            "backfill": {"live_first": live_first},
-        }
-        with Program.worker("encode", options, self._directory) as program:
-            worker = Worker(program, port)
-            wait_until("the encoder owns all partitions", lambda: worker.partitions() == config.partitions, [program])
+        options = {"backfill": {"live_first": live_first}}
+        worker = Encoder.start(self._lab, self._names, self._bundle, self._refreshes, options, self._directory)
+        with worker.program as program:
+            wait_until(
+                "the encoder owns all partitions", lambda: worker.partitions() == self._config.partitions, [program]
+            )
             yield worker
 
-    def wait_for(self, worker: Worker) -> None:
+    def wait_for(self, worker: Encoder) -> None:
         """Until everything is in a state."""
         wait_until(
             "the encoder has caught up",
@@ -167,7 +145,7 @@ class Filling:
         written_ms = [line.written_ms for line in self._new_lines()]
         return (len(written_ms) - 1) / ((max(written_ms) - min(written_ms)) / 1000)
 
-    def live(self, worker: Worker) -> Live:
+    def live(self, worker: Encoder) -> Live:
         """Live users have their events; how fresh they were, when all of them are in states."""
         config, users = self._config, list(self._live)
         due_s = steadily(config.rate, config.seconds + _WARM_UP_S)
