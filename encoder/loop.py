@@ -176,7 +176,7 @@ class Worker:
             self._metrics.batch_users.observe(len(rows))
         for row, result in rows:
             if result.written_ms and row.oldest_arrived_ms > 0:
-                self._metrics.freshness_seconds.observe(max(0, result.written_ms - row.oldest_arrived_ms) / 1000)
+                self._metrics.stage.freshness.observe(max(0, result.written_ms - row.oldest_arrived_ms) / 1000)
 
     def _report(self) -> None:
         now_s = monotonic()
@@ -187,14 +187,10 @@ class Worker:
         for part, seconds in self._watch.take().items():
             metrics.part_seconds.labels(part).inc(seconds)
         backfill = self._source.backfill
-        # Cleared of partitions that are another worker's now.
-        for gauge, by_partition in (
-            (metrics.lag_records, self._source.lag_records()),
-            (metrics.backfill_remaining, backfill.left()),
-        ):
-            gauge.clear()
-            for partition, left in by_partition.items():
-                gauge.labels(str(partition)).set(left)
+        metrics.stage.lag = self._source.lag_records()
+        metrics.backfill_remaining.clear()  # of partitions that are another worker's now
+        for partition, left in backfill.left().items():
+            metrics.backfill_remaining.labels(str(partition)).set(left)
         metrics.hot_states.set(len(self._hot))
         metrics.hot_bytes.set(self._hot.bytes)
         if backfill and now_s - self._said_s > _SAY_EVERY_S:

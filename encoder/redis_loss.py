@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 
-from encoder.metrics import EncodeMetrics
+from encoder.metrics import EVERYTHING, NEWEST, EncodeMetrics
 from encoder.redis_progress import Lost, RedisProgress
 from schemas.errors import UnavailableError
 
@@ -66,7 +66,7 @@ class LossWatch:
     def _note(self, lost: Mapping[int, Lost]) -> None:
         self._lost.update(lost)
         for partition, gap in lost.items():
-            self._metrics.redis_losses.labels("everything" if gap.everything else "newest").inc()
+            self._metrics.redis_losses.labels(EVERYTHING if gap.everything else NEWEST).inc()
             _log.error(
                 "Redis lost states of partition %d that were written before offset %d: they are made anew from offset %d on",
                 partition,

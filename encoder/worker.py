@@ -72,6 +72,7 @@ def run_encode(
         if active != bundle.model_id:
             _log.info("rankers read model %s; this worker keeps the states of %s", active, bundle.model_id)
     metrics.model.info({"model_id": bundle.model_id, "provider": runtime.provider, "precision": runtime.precision})
+    metrics.lower_provider.set(runtime.provider != config.runtime.providers[0])
     for graph, nodes in runtime.placement.items():
         for provider, count in nodes.items():
             metrics.graph_nodes.labels(graph, provider).set(count)
@@ -97,7 +98,7 @@ def run_encode(
     )
     _log.info("encoding %s with model %s on %s", names.sequences, bundle.model_id, runtime.provider)
     over_http = served(registry, health, config.metrics_port, config.metrics_host)
-    with stop_on_signals(stop) as signalled, over_http, kafka_watch, redis_watch:
+    with stop_on_signals(stop) as signalled, metrics.stage.told(health), over_http, kafka_watch, redis_watch:
         left = worker.run(stop)
     if not left and signalled.is_set():
         end_unfinished()

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from ranker.connection import LATE
 from ranker.rows import Row, Status
 
+_DEADLINE, _UNAVAILABLE, _CIRCUIT_OPEN = _REASONS = ("deadline", "unavailable", "circuit_open")
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
@@ -30,6 +31,8 @@ class ReaderMetrics:
         self._seconds = Histogram(
             "slipstream_ranker_read_seconds", "Time of a call, decoding included", buckets=_SECONDS, registry=registry
         )
+        for reason in _REASONS:  # a series that begins at 1 has no increase
+            self._failures.labels(reason)
         #: The same counts for people and tests.
         self.rows: Tally[Status] = Tally()
         self.failures: Tally[str] = Tally()
@@ -44,10 +47,10 @@ class ReaderMetrics:
 
     def refuse(self) -> None:
         """A call that Redis was not asked for, since the circuit is open."""
-        self.failures["circuit_open"] += 1
-        self._failures.labels("circuit_open").inc()
+        self.failures[_CIRCUIT_OPEN] += 1
+        self._failures.labels(_CIRCUIT_OPEN).inc()
 
     def fail(self, error: Exception) -> None:
-        reason = "deadline" if isinstance(error, LATE) else "unavailable"
+        reason = _DEADLINE if isinstance(error, LATE) else _UNAVAILABLE
         self.failures[reason] += 1
         self._failures.labels(reason).inc()

@@ -164,7 +164,7 @@ class Committer:
         started = time.perf_counter()
         written = await self._writer.write(writes, letters, self._dead_letters_topic)
         self._metrics.transaction_s.observe(time.perf_counter() - started)
-        self._metrics.transactions.inc()
+        self._metrics.transaction_users.observe(len(writes))
         self._metrics.changelog_bytes.inc(written.size_bytes)
         return written
 
@@ -182,7 +182,7 @@ class Committer:
             self._metrics.dead_letters.labels(BAD_BATCH).inc(len(letters))
         if writes:
             oldest_ms = min(write.timestamp_ms for write in writes)
-            self._metrics.latency.observe(max(0.0, time.time() - oldest_ms / 1000))
+            self._metrics.stage.freshness.observe(max(0.0, time.time() - oldest_ms / 1000))
 
     async def _expire(self, table: PartitionTable) -> None:
         before_ms, self._expire_before_ms = self._expire_before_ms, None

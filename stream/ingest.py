@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from functools import partial
 
 from prometheus_client import CollectorRegistry
 
@@ -46,20 +47,16 @@ def run_ingest(
     metrics = IngestMetrics(registry)
     health = Health({"kafka": "not asked yet"})
 
-    def on_broker(trouble: str | None) -> None:
-        metrics.ready.set(trouble is None)
-        health.set("kafka", trouble)
-
     # The dead letters' topic is missed when there is something to bury.
     topics = [config.names.engagements, config.names.batches]
-    watch = BrokerWatch(config.kafka, topics, config.give_up_after_s, on_broker)
+    watch = BrokerWatch(config.kafka, topics, config.give_up_after_s, partial(health.set, "kafka"))
 
     def on_pass() -> None:
         health.beat()
         watch.check()
 
     over_http = served(registry, health, config.metrics_port, config.metrics_host)
-    with stop_on_signals(stop) as signalled, over_http, watch:
+    with stop_on_signals(stop) as signalled, metrics.stage.told(health), over_http, watch:
         left = IngestWorker(config, metrics, counts[config.names.batches]).run(stop, on_pass)
     if not left and signalled.is_set():
         end_unfinished()

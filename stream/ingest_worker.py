@@ -18,7 +18,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
@@ -207,7 +206,8 @@ class IngestWorker:
         def delivered(failure: KafkaError | None, letter: Message) -> None:
             # Only a dead letters topic that somebody else made can be too small. One message must not stop the rest.
             if failure is not None and failure.code() == KafkaError.MSG_SIZE_TOO_LARGE and letter.value() is not None:
-                logger.error("%s: too large for topic %s, kept there without its value", provenance, letter.topic())
+                text = "%s: too large for topic %s, kept there without its value"
+                logger.error(text, provenance, letter.topic(), extra=provenance._asdict())
                 bare = without_value(headers, len(value or b""))
                 self._produce(self._config.names.dead_letters, -1, None, key, bare, on_delivery)
             else:
@@ -218,6 +218,7 @@ class IngestWorker:
 
     def _count(self, messages: int, packed: Packed) -> None:
         self._metrics.messages.inc(messages)
+        self._metrics.pass_messages.observe(messages)
         self._metrics.events.inc(packed.events)
         self._metrics.batches.inc(len(packed.batches))
         self._metrics.batch_bytes.inc(sum(len(batch.value) for batch in packed.batches))
@@ -229,7 +230,7 @@ class IngestWorker:
             return
         begun.undelivered -= 1
         if not begun.undelivered:
-            self._metrics.latency.observe(max(0.0, time.time() - arrived_s))
+            self._metrics.stage.freshness.observe(max(0.0, time.time() - arrived_s))
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
@@ -297,8 +298,6 @@ class IngestWorker:
         self._expired.forget(partitions)
         for partition in partitions:
             self._to_commit.pop(partition, None)
-            with suppress(KeyError):  # never reported
-                self._metrics.lag.remove(partition)
         logger.info("partitions %s: gave up %s", sorted(self._owned), sorted(partitions))
 
     def _report_lag(self) -> None:
@@ -307,10 +306,12 @@ class IngestWorker:
             return
         self._last_lag_s = now
         topic = self._config.names.engagements
+        lag: dict[int, int] = {}
         for position in self._consumer.position([TopicPartition(topic, partition) for partition in self._owned]):
             _, end = self._consumer.get_watermark_offsets(position, cached=True)
             if position.offset >= 0 and end >= 0:  # known once something was fetched
-                self._metrics.lag.labels(position.partition).set(end - position.offset)
+                lag[position.partition] = end - position.offset
+        self._metrics.stage.lag = lag
 
 
 def _consumer_settings(config: IngestConfig) -> dict[str, Any]:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -91,12 +93,12 @@ async def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     topics = [config.names.batches, config.names.sequences]
-    with BrokerWatch(config.kafka, topics, config.give_up_after_s, partial(health.set, "kafka")) as watch:
+    broker_watch = BrokerWatch(config.kafka, topics, config.give_up_after_s, partial(health.set, "kafka"))
+    with metrics.stage.told(health), broker_watch as watch:
         starting = asyncio.create_task(app.start())
         starting.add_done_callback(partial(_watch_start, config, fail))
         housekeeping = asyncio.create_task(_keep_house(config, app, ownership, metrics, health, watch.check, fail))
         await stop.wait()
-        metrics.ready.set(0)
         health.set("stopping", "told to stop")
         housekeeping.cancel()
         leaving = asyncio.create_task(_leave(app, ownership, starting))
@@ -156,7 +158,6 @@ async def _keep_house(
                 raise UnavailableError(f"a rebalance does not come to its end for {now - rebalancing_since_s:.0f} s")
             health.beat()
             health.set("tables", _unsettled(app, ownership))
-            metrics.ready.set(health.ready)
             metrics.users.set(ownership.users)
             ownership.expire_markers(int((time.time() - config.forget_marker_retention_s) * 1000))
             if not health.ready:
@@ -179,6 +180,14 @@ def _unsettled(app: faust.App, ownership: Ownership) -> str | None:
     return None
 
 
+def _report_disk(config: SequenceConfig, metrics: SequenceMetrics) -> None:
+    if config.store == "rocksdb" and config.data_dir is not None:
+        with suppress(OSError):  # the store says what is wrong with its disk
+            disk = shutil.disk_usage(config.data_dir)
+            metrics.disk_free_bytes.labels(config.store).set(disk.free)
+            metrics.disk_size_bytes.labels(config.store).set(disk.total)
+
+
 async def _look_at_progress(
     config: SequenceConfig,
     app: faust.App,
@@ -194,9 +203,8 @@ async def _look_at_progress(
     except UnavailableError:
         progress.reset()
         return  # the broker watch knows
-    metrics.lag.clear()
-    for (_, partition), n in behind.items():
-        metrics.lag.labels(partition).set(n)
+    metrics.stage.lag = {partition: n for (_, partition), n in behind.items()}
+    _report_disk(config, metrics)
     if progress.note(behind, committed):
         logger.warning(
             "nothing was committed for %.0f s although messages wait: reading on from what is committed", _MEND_S

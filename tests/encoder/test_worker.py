@@ -114,9 +114,10 @@ def test_batches_are_done_after_their_refresh() -> None:
     assert rig.source.done_batches == batches
     assert [len(call) for call in rig.engine.calls] == [2, 1]
     assert rig.source.closed
-    assert rig.value("freshness_seconds_count") == 3
-    assert rig.value("freshness_seconds_sum") == pytest.approx(0.09)
-    assert rig.value("lag_records", partition="0") == 5
+    told = rig.registry.get_sample_value
+    assert told("slipstream_freshness_seconds_count", {"stage": "encode"}) == 3
+    assert told("slipstream_freshness_seconds_sum", {"stage": "encode"}) == pytest.approx(0.09)
+    assert told("slipstream_lag_messages", {"stage": "encode", "partition": "0"}) == 5
 
 
 def test_a_batch_of_markers_only_is_done_without_a_refresh() -> None:

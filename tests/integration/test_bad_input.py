@@ -120,7 +120,7 @@ def dead_letters_counted(port: int) -> dict[str, float]:
         sample.labels["reason"]: sample.value
         for family in families
         for sample in family.samples
-        if sample.name.endswith("_dead_letters_total")
+        if sample.name.endswith("_dead_letters_total") and sample.value
     }
 
 

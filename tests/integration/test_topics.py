@@ -83,14 +83,14 @@ def test_metrics_tell_what_happened(kafka_bootstrap: str, prefix: str, tmp_path:
         assert ingest["slipstream_ingest_messages_total"] == 1002
         assert ingest["slipstream_ingest_events_total"] == 1000
         assert ingest['slipstream_ingest_dead_letters_total{reason="not_json"}'] == 2
-        assert ingest["slipstream_ingest_latency_seconds_count"] > 0
-        assert ingest["slipstream_ingest_ready"] == 1
+        assert ingest['slipstream_freshness_seconds_count{stage="ingest"}'] > 0
+        assert ingest['slipstream_ready{stage="ingest"}'] == 1
         wait_until("the users are counted", lambda: scrape(ports["sequence"])["slipstream_sequence_users"] > 0)
         sequence = scrape(ports["sequence"])
-        assert sequence["slipstream_sequence_ready"] == 1
+        assert sequence['slipstream_ready{stage="sequence"}'] == 1
         assert sequence["slipstream_sequence_partitions"] == 4
         assert sequence["slipstream_sequence_batches_total"] == ingest["slipstream_ingest_batches_total"]
-        assert sequence["slipstream_sequence_transactions_total"] > 0
+        assert sequence["slipstream_sequence_transaction_seconds_count"] > 0
         assert sequence["slipstream_sequence_changelog_bytes_total"] > 0
         taken = deployment.start("ingest", metrics_port=ports["ingest"])
         assert taken.wait() == 2
