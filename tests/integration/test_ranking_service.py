@@ -253,9 +253,11 @@ def test_no_time_to_score_is_a_counted_fallback(ranked: Ranked, proxy: Proxy, tm
 
 def test_another_active_model_is_a_reason_not_to_be_ready(service: Service, ranked: Ranked, own_redis: Server) -> None:
     assert service.get("/ready") == (200, {"ready": True, "why": ""})
+    assert metrics(service.port)["ranking_ready"] == 1
     own_redis.client.set(NAMES.active_key, "ff" * 8)
     wait_until("it is not ready", lambda: service.get("/ready")[0] == 503)
     assert "load the bundle of ffffffffffffffff" in service.get("/ready")[1]["why"]
+    assert metrics(service.port)["ranking_ready"] == 0
     assert service.rank(ranked.users[0])["scored_by"] == "model"
 
 

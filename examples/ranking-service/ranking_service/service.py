@@ -14,20 +14,19 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry
 
 from encoder.bundle import load_bundle
 from ranker import AsyncStateReader, Catalogue, Dcat, ReaderMetrics, Request, Row, Scores
 from ranking_service.batcher import Batcher
 from ranking_service.contract import RankAnswer, RankRequest
+from ranking_service.metrics import ServiceMetrics
 from schemas.errors import ConfigError, SlipstreamError
 from schemas.names import Names
 
 _log = logging.getLogger(__name__)
-_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 #: Users of a round trip, requests of a run.
 _MAX_READ, _MAX_CROSSED = 256, 32
-_FALLBACKS = ("not_found", "invalid", "unavailable", "deadline", "error")
 
 
 @dataclass(frozen=True)
@@ -97,17 +96,10 @@ class Service:
         self._reads = Batcher(self._read, _MAX_READ)
         self._crossings = Batcher(self._cross, _MAX_CROSSED)
         self._popularity = Popularity(Catalogue.of(bundle))
-        self._requests = Counter("ranking_requests", "Answers, by what scored them", ["by"], registry=registry)
-        self._fallbacks = Counter("ranking_fallbacks", "Answers by popularity, by why", ["reason"], registry=registry)
-        self._seconds = Histogram(
-            "ranking_request_seconds", "From a request's arrival to its answer", buckets=_SECONDS, registry=registry
-        )
-        for by in ("model", "popularity"):
-            self._requests.labels(by)
-        for reason in _FALLBACKS:
-            self._fallbacks.labels(reason)
+        self._metrics = ServiceMetrics(registry)
         self._tasks: list[asyncio.Task[None]] = []
         self.trouble = ""
+        self._metrics.ready.set_function(lambda: not self.trouble)
 
     def start(self) -> None:
         works = (self._reads.run(), self._crossings.run(), self._watch_active())
@@ -146,11 +138,9 @@ class Service:
             fallback = "error"
             _log.exception("a request of %d candidates cannot be scored", len(candidates))
         if scores is None:
-            self._fallbacks.labels(fallback).inc()
             scores = self._popularity.score(candidates)
         by = "popularity" if fallback else "model"
-        self._requests.labels(by).inc()
-        self._seconds.observe(asyncio.get_running_loop().time() - arrived_s)
+        self._metrics.answered(by, fallback, asyncio.get_running_loop().time() - arrived_s)
         status, age_ms, length = ("unavailable", None, 0) if row is None else (row.status.value, row.age_ms, row.length)
         return RankAnswer(request.user, status, age_ms, length, by, fallback, scores.tolist())
 
