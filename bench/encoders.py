@@ -22,7 +22,7 @@ from schemas.names import Names
 from schemas.sequence import Records, pack_sequence
 from slipstream.stack.process import free_port
 
-_LAG = 'slipstream_encode_lag_records{partition="'
+_LAG = "slipstream_lag_messages{"
 _REMAINING = 'slipstream_encode_backfill_remaining{partition="'
 _PART = 'slipstream_encode_part_seconds_total{part="'
 _KIND = 'slipstream_encode_refreshes_total{kind="'

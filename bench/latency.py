@@ -66,7 +66,7 @@ def raw_to_changelog(
         wait_until(
             "the workers are ready",
             lambda: (
-                metric(port, "slipstream_sequence_ready") == 1
+                metric(port, 'slipstream_ready{stage="sequence"}') == 1
                 and owns_partitions(admin, names.ingest_group, names.engagements, partitions)
             ),
             programs,

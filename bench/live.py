@@ -152,7 +152,7 @@ class LivePath:
 
         def ready() -> bool:
             return (
-                all(metric(port, "slipstream_sequence_ready") == 1 for port in ports)
+                all(metric(port, 'slipstream_ready{stage="sequence"}') == 1 for port in ports)
                 and owns_partitions(self._admin, names.ingest_group, names.engagements, config.partitions)
                 and caught_up(self._admin, names.encoder_group(self.bundle.model_id), names.sequences)
             )

@@ -112,7 +112,7 @@ def ours(
         wait_until(
             "the workers are ready",
             lambda: (
-                metric(port, "slipstream_sequence_ready") == 1
+                metric(port, 'slipstream_ready{stage="sequence"}') == 1
                 and owns_partitions(admin, names.sequence_app, names.batches, partitions)
                 and owns_partitions(admin, names.ingest_group, names.engagements, partitions)
             ),

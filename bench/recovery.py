@@ -67,7 +67,7 @@ def recoveries(
 def _once(users: int, options: dict[str, object], directory: Path, empty_bytes: int, changelog_bytes: int) -> Recovery:
     port = free_port()
     with Program.worker("sequence", {**options, "metrics_port": port}, directory) as program:
-        wait_until("it is ready", lambda: metric(port, "slipstream_sequence_ready") == 1, [program])
+        wait_until("it is ready", lambda: metric(port, 'slipstream_ready{stage="sequence"}') == 1, [program])
         ready_s = program.seconds
         wait_until("it has counted", lambda: _counted(port, users, str(options["store"])), [program], 30)
         records = metric(port, "slipstream_sequence_recovered_records_total")
@@ -90,7 +90,7 @@ def _empty_worker_bytes(lab: Lab, partitions: int) -> int:
     port = free_port()
     options = {"kafka": lab.kafka.bootstrap_servers, "prefix": names.prefix, "metrics_port": port}
     with Program.worker("sequence", options, directory) as program:
-        wait_until("it is ready", lambda: metric(port, "slipstream_sequence_ready") == 1, [program])
+        wait_until("it is ready", lambda: metric(port, 'slipstream_ready{stage="sequence"}') == 1, [program])
         rss = program.rss_bytes()
     delete_topics(Admin(lab.kafka), [names.engagements, names.batches, names.sequences, names.dead_letters])
     return rss
