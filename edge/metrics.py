@@ -27,6 +27,7 @@ class StageMetrics(Collector):
     """
     Attributes:
         freshness: seconds from the arrival of an event at Kafka until this stage has done its work on it.
+        messages: counts the messages of its source that the stage has worked off.
         lag: messages of its source that the stage has not worked off, by partition. Replaced, never changed: others read it.
     """
 
@@ -40,6 +41,13 @@ class StageMetrics(Collector):
             "committed (sequence, once a transaction), in a state that rankers can read (encode, once a user)",
             ["stage"],
             buckets=_FRESHNESS_S,
+            registry=registry,
+        ).labels(stage)
+        self.messages = Counter(
+            "slipstream_messages",
+            "Messages of its source that the stage has worked off, bad ones too: raw ones (ingest), packed batches (sequence), "
+            "changelog records (encode)",
+            ["stage"],
             registry=registry,
         ).labels(stage)
         self._logged = Counter("slipstream_log_messages", "Logged, by level", ["stage", "level"], registry=registry)
@@ -66,8 +74,7 @@ class StageMetrics(Collector):
         """What is true just now."""
         lag = GaugeMetricFamily(
             "slipstream_lag_messages",
-            "Messages of its source that the stage has not worked off, per owned partition: raw ones (ingest), packed batches "
-            "(sequence), changelog records (encode)",
+            "Messages of its source that the stage has not worked off, per owned partition",
             labels=["stage", "partition"],
         )
         for partition, messages in self.lag.items():

@@ -110,6 +110,7 @@ class Worker:
             with self._watch("note"):
                 self._note(worked, log)  # 4
             self._source.done(polled, [row.update for row, _ in worked])
+            self._metrics.stage.messages.inc(len(polled.records))
         if self._source.backfill and not self._pacer.pause_s():
             self._backfill(log, stop)
         self._source.commit_if_due()  # 5
@@ -131,6 +132,7 @@ class Worker:
             return
         log.write(worked)
         self._source.backfilled(run)
+        self._metrics.stage.messages.inc(len(run.records))
         self._metrics.backfill_records.inc(len(run.records))
         self._metrics.backfill_users.inc(sum(done.written_ms > 0 for _, done in worked))
         if run.records:

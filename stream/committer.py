@@ -175,7 +175,7 @@ class Committer:
             await _called(table, table.put_many, writes, written.next_offset, as_of_ms)
 
     def _count(self, batches: list[Batch], writes: list[Write], letters: list[Letter]) -> None:
-        self._metrics.batches.inc(len(batches))
+        self._metrics.stage.messages.inc(len(batches) + len(letters))
         self._metrics.records.inc(sum(len(batch.records) for batch in batches))
         self._metrics.users_written.inc(len(writes))
         if letters:

@@ -217,7 +217,7 @@ class IngestWorker:
         self._metrics.dead_letters.labels(reason).inc()
 
     def _count(self, messages: int, packed: Packed) -> None:
-        self._metrics.messages.inc(messages)
+        self._metrics.stage.messages.inc(messages)
         self._metrics.pass_messages.observe(messages)
         self._metrics.events.inc(packed.events)
         self._metrics.batches.inc(len(packed.batches))

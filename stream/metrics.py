@@ -20,7 +20,6 @@ class IngestMetrics:
             return Counter(f"slipstream_ingest_{name}", text, labels, registry=registry)
 
         self.stage = StageMetrics(registry, "ingest")
-        self.messages = counter("messages", "Raw messages read")
         self.events = counter("events", "Valid events and forget requests, duplicates too")
         self.dead_letters = counter("dead_letters", "Messages sent to the dead letters", ("reason",))
         self.expired_messages = counter("expired_messages", "Raw messages that retention removed before they were read")
@@ -46,9 +45,8 @@ class SequenceMetrics:
         self.stage = StageMetrics(registry, "sequence")
         self.partitions = gauge("partitions", "Partitions owned")
         self.users = gauge("users", "Users in the tables of the owned partitions; estimated if they are on disk")
-        self.batches = counter("batches", "Packed batches folded in")
         self.expired_batches = counter("expired_batches", "Packed batches that retention removed before they were read")
-        self.records = counter("records", "Records in them, duplicates too")
+        self.records = counter("records", "Records in packed batches, duplicates too")
         self.dead_letters = counter("dead_letters", "Messages sent to the dead letters", ("reason",))
         self.users_written = counter("users_written", "Sequences written to the changelog")
         self.tombstones = counter("tombstones", "Expired markers of forgotten users removed from the changelog")

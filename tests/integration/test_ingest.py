@@ -105,7 +105,7 @@ def test_large_passes_are_split(deployment: Deployment) -> None:
 
 def messages_read(port: int) -> float:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-        (value,) = re.findall(r"^slipstream_ingest_messages_total (\S+)$", answer.read().decode(), re.MULTILINE)
+        (value,) = re.findall(r"^slipstream_messages_total{.*} (\S+)$", answer.read().decode(), re.MULTILINE)
     return float(value)
 
 
