@@ -1,0 +1,9 @@
+"""`python answers.py PORT PATH`: whether the server of this container answers 200. The images' HEALTHCHECK, which have no curl."""
+
+import http.client
+import sys
+
+port, path = sys.argv[1:]
+connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=4)  # no proxy, whatever the environment says
+connection.request("GET", path)
+sys.exit(connection.getresponse().status != 200)
