@@ -33,6 +33,8 @@ lint: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/python -m pip check --quiet --disable-pip-version-check
+	@$(BIN)/python -m tools.audit '$(EXTRAS)'
 
 format: setup
 	@$(BIN)/ruff check --fix .

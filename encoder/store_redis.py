@@ -43,6 +43,8 @@ _SHA = sha1(WRITE.encode(), usedforsecurity=False).hexdigest()
 #: a script's error has its cause inside.
 _PASSING_CLASSES = (OutOfMemoryError, ReadOnlyError, MasterDownError, ClusterDownError, TryAgainError)
 _PASSING = re.compile(r"(^|-)(OOM|READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|BUSY|NOREPLICAS|MISCONF)\b")
+#: TLS that fails for its certificates, ours or theirs. Trying again is of no use.
+_DISTRUST = re.compile(r"certificate verify failed|alert (bad |unknown )?(certificate|ca)\b", re.IGNORECASE)
 
 
 def connect(url: str, timeout_s: float = 5.0, retries: int = 3) -> RedisClient:
@@ -181,6 +183,10 @@ def _translated(error: RedisError | RedisClusterException, client: RedisClient) 
     where = address(client)
     if isinstance(error, (AuthenticationError, AuthorizationError, NoPermissionError)):
         return ConfigError(f"Redis at {where} refuses us: {error}: correct the user and password in `redis_url`")
+    if _DISTRUST.search(str(error)):
+        return ConfigError(
+            f"Redis at {where}: {error}: correct `ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile` in `redis_url`"
+        )
     if isinstance(error, MovedError):
         return ConfigError(f"Redis at {where} is a cluster: write the `redis_url` as redis+cluster://...")
     if isinstance(error, ResponseError) and not (isinstance(error, _PASSING_CLASSES) or _PASSING.search(str(error))):

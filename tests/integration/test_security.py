@@ -13,7 +13,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-import redis
 from confluent_kafka import Producer
 from confluent_kafka.admin import (
     AclBinding,
@@ -25,7 +24,6 @@ from confluent_kafka.admin import (
 )
 
 from edge.kafka import Admin, KafkaConfig
-from ranker.reader import StateReader, Status
 from schemas.event import Parser, ParserConfig
 from schemas.names import Names, readers_group
 from stream.lag import group_lag
@@ -34,10 +32,8 @@ from stream.pack import pack
 from stream.topics import create_topics
 from tests.edge.certificates import Authority
 from tests.encoder.models import Model
-from tests.integration.encoding import Changelog, encoder
 from tests.integration.secure import SECRETS, USER, Cli, SecureKafka
 from tests.integration.streaming import random_events, wait_until
-from tests.integration.test_encode import USERS, step
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -290,44 +286,3 @@ def produce(secure: SecureKafka, names: Names, stage: str) -> None:
         for batch in packed.batches if stage == "sequence" else ():
             producer.produce(names.batches, batch.value, partition=batch.partition)
     assert producer.flush(30) == 0
-
-
-ENCODER_MAY = "+get +set +strlen +getrange +setrange +pexpire +persist +eval +evalsha +ping"
-RANKER_MAY = "+get +getrange +ping"
-
-
-def redis_user(secure: SecureKafka, name: str, password: str, prefix: str, may: str) -> str:
-    """A user of Redis with few rights; its URL."""
-    with redis.Redis.from_url(secure.stack.redis_url) as client:
-        client.execute_command("ACL", "SETUSER", name, "reset", "on", f">{password}", f"~{prefix}:*", *may.split())
-    return secure.stack.redis_url.replace("redis://", f"redis://{name}:{password}@")
-
-
-def test_users_of_redis_with_few_rights(secure: SecureKafka, model: Model, prefix: str, tmp_path: Path) -> None:
-    changelog = Changelog(secure.stack.kafka_bootstrap, Names(prefix))
-    changelog.write(step(0))
-    writer = redis_user(secure, f"{prefix}-encoder", SECRETS[0], prefix, ENCODER_MAY)
-    with encoder(model, changelog, writer, tmp_path / "good.log") as worker:
-        changelog.wait_for(model)
-        for number in range(1, 12):  # long enough for the window to slide
-            changelog.write(step(number))
-        changelog.wait_for(model)
-        assert worker.terminate() == 0
-        assert_no_secret(worker.log)
-    reader = StateReader(
-        redis_user(secure, f"{prefix}-ranker", SECRETS[1], prefix, RANKER_MAY), model.bundle, changelog.names
-    )
-    assert {row.status for row in reader.read([user.decode() for user in USERS])} == {Status.PRESENT}
-    assert_no_secret(repr(reader))
-
-    changelog.write(step(12))
-    wrong = {
-        "password": writer.replace(SECRETS[0], SECRETS[0] + "-not"),
-        "rights": redis_user(secure, f"{prefix}-poor", SECRETS[1], prefix, RANKER_MAY),
-        "key": redis_user(secure, f"{prefix}-other", SECRETS[2], "other", ENCODER_MAY),
-    }
-    for name, url in wrong.items():
-        with encoder(model, changelog, url, tmp_path / f"{name}.log", publish_active=name != "rights") as worker:
-            assert worker.process.wait(60) == 2, worker.log
-            assert "redis_url" in worker.log
-            assert_no_secret(worker.log)
