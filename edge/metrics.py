@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, Info, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -32,6 +32,7 @@ class StageMetrics(Collector):
     """
 
     def __init__(self, registry: CollectorRegistry, stage: str) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each counter that nobody asks for
         self._stage = stage
         self._health: Health | None = None
         self.lag: Mapping[int, int] = {}
@@ -53,9 +54,8 @@ class StageMetrics(Collector):
         self._logged = Counter("slipstream_log_messages", "Logged, by level", ["stage", "level"], registry=registry)
         for level in _LEVELS:
             self._logged.labels(stage, level)
-        Info("slipstream_build", "What runs", registry=registry).info(
-            {"stage": stage, "version": version("slipstream-embeddings")}
-        )
+        build = Gauge("slipstream_build_info", "1, with the version that runs", ["stage", "version"], registry=registry)
+        build.labels(stage, version("slipstream-embeddings")).set(1)
         ProcessCollector(registry=registry)  # memory, CPU, file descriptors, start time
         registry.register(self)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from edge.metrics import StageMetrics
 from encoder.plan import PlanKind
@@ -56,7 +56,7 @@ class EncodeMetrics:
             "graph_nodes", "Nodes of the model's graphs, by the provider that really runs them", ("graph", "provider")
         )
         self.lower_provider = gauge("lower_provider", "1 if the model runs on another than the first of `providers`")
-        self.model = Info("slipstream_encode_model", "The model and what it runs on", registry=registry)
+        self.model = gauge("model_info", "1, with the model and what it runs on", ("model_id", "provider", "precision"))
         for kind in PlanKind:  # a series that begins at 1 has no increase
             self.refreshes.labels(kind)
         for extent in (EVERYTHING, NEWEST):

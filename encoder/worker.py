@@ -71,7 +71,7 @@ def run_encode(
         active = publish_active(client, names, bundle.model_id)
         if active != bundle.model_id:
             _log.info("rankers read model %s; this worker keeps the states of %s", active, bundle.model_id)
-    metrics.model.info({"model_id": bundle.model_id, "provider": runtime.provider, "precision": runtime.precision})
+    metrics.model.labels(bundle.model_id, runtime.provider, runtime.precision).set(1)
     metrics.lower_provider.set(runtime.provider != config.runtime.providers[0])
     for graph, nodes in runtime.placement.items():
         for provider, count in nodes.items():
@@ -83,6 +83,7 @@ def run_encode(
             config.kafka,
             names.sequences,
             names.encoder_group(bundle.model_id),
+            session_timeout_s=config.session_timeout_s,
             backfill=config.backfill,
             window=bundle.shape.context,
         ),
