@@ -30,6 +30,7 @@ class EncodeConfig:
         recheck_every: such a state is read again after so many writes.
         max_batch_users: most records, and with that users, of one pass.
         redis_patience_s: how long a batch waits for Redis.
+        session_timeout_s: a worker that is silent for so long loses its partitions.
         refresh_log: a file for a JSON line per refreshed user (encoder/refresh_log.py).
         metrics_port, metrics_host: where metrics and health are served over HTTP (edge/health.py); port 0 = nowhere.
         publish_active: name this model as the one that rankers read, if none is named.
@@ -48,6 +49,7 @@ class EncodeConfig:
     recheck_every: int = DEFAULT_RECHECK_EVERY
     max_batch_users: int = 64
     redis_patience_s: float = DEFAULT_REDIS_PATIENCE_S
+    session_timeout_s: float = 6.0
     refresh_log: Path | None = None
     metrics_port: int = 0
     metrics_host: str = "127.0.0.1"

@@ -156,6 +156,13 @@ class Settings(BaseSettings):
     metrics_host: str = Field(
         "127.0.0.1", description="Address that this port listens on; in a container 0.0.0.0, so that others reach it"
     )
+    session_timeout_ms: int = Field(
+        6000,
+        ge=1000,
+        le=60_000,
+        description="A stage's worker that Kafka hears nothing of for so long loses its partitions to others, ms; in the brokers' "
+        "`group.min.session.timeout.ms` (6000) and `group.max.session.timeout.ms`",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What a stage logs, at least")
 
     _file: ClassVar[Path | None] = None
