@@ -6,6 +6,7 @@ Faust runs on.
 
 from __future__ import annotations
 
+import logging
 import struct
 import time
 from collections.abc import Callable, Mapping
@@ -24,6 +25,8 @@ __all__ = ["MASK", "Admin", "KafkaConfig", "is_login", "make", "mapped", "masked
 
 T = TypeVar("T")
 
+#: Options that make librdkafka talk.
+_LOGGING = ("log_level", "debug")
 #: How long one question to a broker may take before it counts as not answered.
 REQUEST_TIMEOUT_S = 10.0
 #: A login that is refused does not end the wait for an answer: the first waits are short, to look.
@@ -52,6 +55,8 @@ class KafkaConfig:
         ours = {key if callable(value) else key.replace("_", "."): value for key, value in more.items()}
         # librdkafka's own log would go straight to stderr; what matters of it reaches us as errors.
         base: dict[str, Any] = {"log_level": 0, "log.connection.close": False, "reconnect.backoff.max.ms": 2000}
+        if not self.options.keys().isdisjoint(_LOGGING):  # somebody wants to read it: as our log's lines
+            base["logger"] = logging.getLogger("librdkafka")
         return {**base, **self.options, **ours, "bootstrap.servers": self.bootstrap_servers}
 
     def aiokafka(self) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def exit_at_once(error: BaseException, logger: logging.Logger) -> NoReturn:
         logger.critical("%s", error)
         code = error.exit_code
     else:
-        logger.critical("unexpected error, the worker stops: %r", error, exc_info=error)
+        logger.critical("unexpected error, the worker stops", exc_info=error)
         code = SlipstreamError.exit_code
     logging.shutdown()
     os._exit(code)

@@ -146,7 +146,14 @@ class Engine:
             task.base, task.is_hot = Resident.of(base, self.layout) if isinstance(base, State) else base, False
             if isinstance(base, Invalid):
                 self._metrics.damaged_states.inc()
-                _log.warning("%s; it is made anew", base.reason)
+                fence = task.update.fence
+                _log.warning(
+                    "changelog partition %d, offset %d: %s; it is made anew",
+                    fence.partition,
+                    fence.offset,
+                    base.reason,
+                    extra={"partition": fence.partition, "offset": fence.offset},
+                )
 
     def _is_settled(self, task: _Task) -> bool:
         """Whether what was read says that nothing is left to do."""

@@ -107,7 +107,7 @@ class RedisStateStore:
         keys = [self._key(user) for user in users]
         with reaching(self._client):
             values = self._pipelined([("GET", key) for key in keys])
-        return [self._read(key, value) for key, value in zip(keys, values, strict=True)]
+        return [self._read(value) for value in values]
 
     def apply(self, writes: Sequence[Write]) -> list[Outcome]:
         commands = [self._command(write) for write in writes]
@@ -128,10 +128,10 @@ class RedisStateStore:
     def _key(self, user: bytes) -> bytes:
         return self._names.state_key(self.layout.model_id, user)
 
-    def _read(self, key: bytes, value: Any) -> Loaded:
+    def _read(self, value: Any) -> Loaded:
         if value is None:
             return None
-        where = key.decode(errors="replace")
+        where = f"state of model {self.layout.model_id}"  # not the key: it names the user, and this is logged
         if isinstance(value, ResponseError) and str(value).startswith("WRONGTYPE"):
             return Invalid(b"", f"{where}: not a string: {value}")
         if isinstance(value, RedisError):

@@ -106,7 +106,7 @@ def verify_sequence(value: bytes, where: str = "sequence") -> int:
         )
     magic, version, reserved, crc, floor = _HEADER.unpack_from(value)
     if magic != MAGIC:
-        raise SequenceError(f"{where}: begins with {magic!r}, not {MAGIC!r}: this is no sequence")
+        raise SequenceError(f"{where}: does not begin with {MAGIC!r}: this is no sequence")
     if version != VERSION:
         raise SequenceError(f"{where}: sequence version {version}, this build reads {VERSION}: upgrade it")
     if (len(value) - HEADER_BYTES) % RECORD_BYTES:

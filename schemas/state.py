@@ -231,7 +231,7 @@ def decode_header(value: bytes | memoryview, layout: StateLayout | None, where: 
         header_crc,
     ) = _HEADER.unpack_from(value)
     if magic != MAGIC:
-        raise StateError(f"{where}: begins with {magic!r}, not {MAGIC!r}: this is no state")
+        raise StateError(f"{where}: does not begin with {MAGIC!r}: this is no state")
     if version != VERSION:
         advice = "its writer is older, the encoder makes it anew" if version < VERSION else "update this reader"
         raise StateError(f"{where}: state version {version}, this build reads {VERSION}: {advice}")

@@ -20,6 +20,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from edge.log_lines import LogFormat
 from schemas.errors import ConfigError
 from schemas.event import DEFAULT_MAX_FUTURE_MS, ParserConfig
 from schemas.formats import BUILT_IN, Format
@@ -164,6 +165,13 @@ class Settings(BaseSettings):
         "`group.min.session.timeout.ms` (6000) and `group.max.session.timeout.ms`",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What a stage logs, at least")
+    log_format: LogFormat = Field(
+        "text", description="How: lines for people, or one JSON object a line (docs/telemetry.md)"
+    )
+    log_user_data: bool = Field(
+        False,
+        description="Log the messages of unexpected errors too, which may hold user ids, not their class and stack alone",
+    )
 
     _file: ClassVar[Path | None] = None
 

@@ -54,6 +54,8 @@ def _values(of: Mapping[str, Any]) -> str:
         return ", ".join(f"`{value}`" for value in of["enum"])
     if of["type"] == "array":
         return f"list of {'texts' if 'enum' not in of['items'] else _values(of['items'])}"
+    if of["type"] == "boolean":
+        return "`true`, `false`"
     if of["type"] == "object":
         return "table of texts"
     if of["type"] in ("integer", "number"):
@@ -68,4 +70,6 @@ def _default(of: Mapping[str, Any]) -> str:
     value = of.get("default")
     if value is None:
         return "none" if "anyOf" in of else "empty"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
     return ", ".join(f"`{part}`" for part in value) if isinstance(value, list) else f"`{value}`"

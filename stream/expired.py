@@ -60,7 +60,9 @@ class ExpiredOffsets:
                     self._consumer.incremental_unassign([where])  # librdkafka refuses to seek in this state
                 self._consumer.incremental_assign([TopicPartition(self._topic, partition, offset)])
             except KafkaException as error:
-                logger.warning("partition %d is not read yet: %s", partition, mapped(error, f"topic {self._topic}"))
+                cause = mapped(error, f"topic {self._topic}")
+                extra = {"topic": self._topic, "partition": partition}
+                logger.warning("partition %d is not read yet: %s", partition, cause, extra=extra)
                 break
             del self._waiting[partition]
             if wanted is not None:
@@ -70,6 +72,7 @@ class ExpiredOffsets:
 
     def _say(self, partition: int, wanted: int, start: int, end: int) -> None:
         where = f"topic {self._topic}, partition {partition}"
+        extra = {"topic": self._topic, "partition": partition, "offset": wanted}
         if wanted < start:
             self._count(start - wanted)
             logger.error(
@@ -77,10 +80,12 @@ class ExpiredOffsets:
                 "Going on at offset %d. Send them again if their source still has them; raise the topic's retention.ms or "
                 "retention.bytes, or run more workers",
                 *(where, start - wanted, wanted, start - 1, start),
+                extra=extra,
             )
         elif wanted > end:
             logger.error(
                 "%s: offset %d is committed, but the log ends at %d: was the topic made anew, or did a broker lose data? Reading "
                 "all that it holds, from offset %d; what comes twice counts once",
                 *(where, wanted, end, start),
+                extra=extra,
             )

@@ -42,5 +42,6 @@ def say_expired_batches(
                 "them: their events are in no sequence. If the raw topic still has them, let ingest read them again "
                 "(docs/operations.md); raise the topic's retention.ms or retention.bytes",
                 *(topic, partition, start - wanted, wanted, start - 1),
+                extra={"topic": topic, "partition": partition, "offset": wanted},
             )
     return {partition: start for (_, partition), start in starts.items()}

@@ -213,7 +213,8 @@ class Ownership:
         self._metrics.recovered_records.inc(loaded.records)
         self._metrics.recovery_s.set(loaded.seconds)
         for damaged in loaded.damaged:
-            logger.error("%s: %s; it goes to the dead letters", damaged.provenance, damaged.error)
+            where = damaged.provenance
+            logger.error("%s: %s; it goes to the dead letters", where, damaged.error, extra=where._asdict())
         logger.info(
             "partition %d: %s%d users from %d changelog records, read from offset %d on, in %.1f s",
             loaded.partition,
@@ -222,6 +223,7 @@ class Ownership:
             loaded.records,
             loaded.from_offset,
             loaded.seconds,
+            extra={"topic": self._names.sequences, "partition": loaded.partition},
         )
         owned.committer.start(loaded.table, loaded.damaged)
 

@@ -21,6 +21,7 @@ from faust.types.auth import CredentialsT
 from mode.threads import ServiceThread
 
 from edge.kafka import KafkaConfig
+from edge.log_lines import log_thread_error
 from schemas.names import SEQUENCE_TABLE
 from stream.batch_queue import Pending
 from stream.config import DAY_S, SequenceConfig
@@ -177,7 +178,7 @@ def _log_crash(thread: ServiceThread, text: str, *parts: Any, **_: Any) -> None:
 def tell_thread_error(ended: threading.ExceptHookArgs) -> None:
     """But for Kafka's errors, and the cancelling of what waited for Kafka when the worker was told to stop."""
     if not isinstance(ended.exc_value, KafkaError | asyncio.CancelledError):
-        threading.__excepthook__(ended)
+        log_thread_error(ended)
 
 
 def _without_kafkas_traceback(record: logging.LogRecord) -> bool:

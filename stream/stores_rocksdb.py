@@ -63,6 +63,7 @@ class RocksStores(Stores):
                 changelog.partition,
                 directory,
                 found,
+                extra={"topic": self._topic, "partition": changelog.partition},
             )
             try:
                 shutil.rmtree(directory)

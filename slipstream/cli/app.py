@@ -8,6 +8,7 @@ docs/operations.md tells what to do about each.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Annotated
 
 import typer
 
+from edge.log_lines import in_json
 from schemas.errors import SlipstreamError
 from slipstream.cli import (
     bench,
@@ -36,6 +38,8 @@ from slipstream.cli import (
     train_ranker,
 )
 from slipstream.cli.context import EXIT_INTERRUPTED, Context
+
+logger = logging.getLogger(__name__)
 
 app = typer.Typer(
     name="slipstream",
@@ -64,6 +68,7 @@ def root(
     prefix: Annotated[str | None, typer.Option(help="Begins every topic, group and key [default: slipstream]")] = None,
     bundle: Annotated[Path | None, typer.Option(help="Model bundle [default: DATA_DIR/model]")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error [default: info]")] = None,
+    log_format: Annotated[str | None, typer.Option(help="Of a stage's log: text or json [default: text]")] = None,
 ) -> None:
     command.obj = Context(
         config,
@@ -74,6 +79,7 @@ def root(
             "prefix": prefix,
             "bundle": bundle,
             "log_level": log_level,
+            "log_format": log_format,
         },
     )
 
@@ -105,7 +111,10 @@ def main() -> None:
     try:
         app()
     except SlipstreamError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if in_json():
+            logger.critical("%s", error)
+        else:
+            print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)

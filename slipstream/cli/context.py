@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import signal
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +14,7 @@ import msgspec
 import typer
 from rich.console import Console
 
+from edge.log_lines import LogConfig, start_logging
 from schemas.errors import BundleError, ConfigError, PrerequisiteError
 from slipstream.settings import Settings, load_settings
 from slipstream.stack import current
@@ -75,15 +73,10 @@ class Context:
         """Print one line of JSON on stdout."""
         print(msgspec.json.encode(value).decode(), flush=True)
 
-    def log_to_stderr(self) -> None:
-        """What a stage logs: one line an entry, times in UTC."""
-        formatter = logging.Formatter(
-            "%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S"
-        )
-        formatter.converter = time.gmtime
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(formatter)
-        logging.basicConfig(level=self.settings.log_level.upper(), handlers=[handler], force=True)
+    def log_to_stderr(self, stage: str) -> None:
+        """What a stage logs, from here on."""
+        of = self.settings
+        start_logging(LogConfig(stage, of.log_level, of.log_format, of.log_user_data))
 
 
 def context(command: typer.Context) -> Context:

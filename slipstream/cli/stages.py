@@ -98,7 +98,7 @@ def _ingest(command: typer.Context, metrics_port: MetricsPort = None) -> None:
 
     ctx = context(command)
     settings = ctx.settings
-    ctx.log_to_stderr()
+    ctx.log_to_stderr("ingest")
     run_ingest(
         IngestConfig(
             kafka(ctx),
@@ -137,7 +137,7 @@ def _sequence(
 
     ctx = context(command)
     settings = ctx.settings
-    ctx.log_to_stderr()
+    ctx.log_to_stderr("sequence")
     run_sequence(
         SequenceConfig(
             kafka(ctx),
@@ -180,7 +180,7 @@ def _encode(
 
     ctx = context(command)
     settings = ctx.settings
-    ctx.log_to_stderr()
+    ctx.log_to_stderr("encode")
     trained_on = read_manifest(ctx.bundle_dir).vocabulary  # before the worker loads the rest
     trained_on.require_prefix_of(settings.vocabulary, f"this deployment's settings and {ctx.bundle_dir}")
     run_encode(

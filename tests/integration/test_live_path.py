@@ -76,7 +76,9 @@ def deployment(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     pipeline = Pipeline(KafkaConfig(stack.kafka_bootstrap), stack.redis_url, names, bundle.model_id)
     deployment = Deployment(pipeline, directory)
     assert deployment.run("topics", "create").returncode == 0
-    with Stages([], directory / "logs", pipeline.environment(directory / "model")) as stages:
+    # The last test reads what they log.
+    logging = {"SLIPSTREAM_LOG_FORMAT": "json", "SLIPSTREAM_LOG_LEVEL": "debug"}
+    with Stages([], directory / "logs", {**pipeline.environment(directory / "model"), **logging}) as stages:
         for stage in ("ingest", "sequence", "encode"):
             stages.start(stage, stage)
         share = str(EVENTS / 100_000)
@@ -212,3 +214,26 @@ def test_a_sequence_keeps_as_many_events_as_the_settings_say(deployment: Deploym
         )
         assert done.returncode == 0, done.stderr
         assert small.run("verify").returncode == 9, "with the default capacity they would be longer"
+
+
+def test_stages_log_json_lines_without_user_data(deployment: Deployment) -> None:
+    """Also where something is wrong with what is the user's own: a message, and the state in Redis."""
+    pipeline, user, item = deployment.pipeline, "marked-user-4711", 987_654_321_987
+    now_ms = int(time.time() * 1000)
+    deployment.send(encode_engagement(user, item, "save", "home", now_ms), user)
+    deployment.send(f'{{"user_id": "{user}", "item_id": {item}'.encode(), user)
+    deployment.wait_until_quiet()
+    redis.Redis.from_url(pipeline.redis_url).set(pipeline.names.state_key(pipeline.model_id, user.encode()), user)
+    deployment.send(encode_engagement(user, item + 1, "save", "home", now_ms + 1), user)
+    deployment.wait_until_quiet()
+    assert deployment.json("state", "show", user)["length"] == 2
+    assert deployment.stages is not None
+    for stage in ("ingest", "sequence", "encode"):
+        text = deployment.stages.log_file(stage).read_text()
+        lines = [json.loads(line) for line in text.splitlines()]
+        assert {line["stage"] for line in lines} == {stage}
+        assert all({"time", "level", "logger", "message", "worker"} <= line.keys() for line in lines)
+        assert user not in text
+        assert str(item) not in text
+    (anew,) = [line for line in lines if "it is made anew" in line["message"]]
+    assert anew["offset"] >= 0
