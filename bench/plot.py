@@ -106,3 +106,34 @@ def plot_scale(result: dict[str, Any], file: Path) -> None:
         axes[3].set_ylabel("events per second, of a backlog")
         figure.savefig(file, metadata={"Date": None})
         plt.close(figure)
+
+
+def plot_soak(result: dict[str, Any], file: Path) -> None:
+    """Over the minutes of a soak: memory, descriptors, lag and freshness; faults are grey."""
+    series = result["details"]["series"]
+    ours = {name: of for name, of in series["processes"].items() if name != "kafka"}
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(4, 1, figsize=(9, 9), sharex=True)
+        memory, descriptors, lag, freshness = axes
+        for name, of in ours.items():
+            minutes = [s / 60 for s in of["s"]]
+            memory.plot(minutes, of["rss_mb"], label=name.split("-")[0])
+            descriptors.plot(minutes, of["fds"], label=name.split("-")[0])
+        for stage, waiting in series["lag"]["messages"].items():
+            lag.plot([s / 60 for s in series["lag"]["s"]], waiting, label=stage, linewidth=1)
+        rows = series["freshness_ms"]
+        for name in ("p50", "p99"):
+            freshness.plot([row["s"] / 60 for row in rows], [row[name] for row in rows], label=name)
+        for axis, what in zip(axes, ("RSS, MB", "file descriptors", "lag, messages", "freshness, ms"), strict=True):
+            for fault in series["faults"]:
+                axis.axvspan(fault["s"] / 60, fault["until_s"] / 60, color="grey", alpha=0.25, linewidth=1)
+            axis.set_ylabel(what)
+            axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+        memory.set_ylim(bottom=0)
+        descriptors.set_ylim(bottom=0)
+        lag.set_yscale("symlog", linthresh=10)
+        freshness.set_yscale("log")
+        freshness.yaxis.set_major_formatter("{x:,.0f}")
+        freshness.set_xlabel("minutes")
+        figure.savefig(file, metadata={"Date": None})
+        plt.close(figure)

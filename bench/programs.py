@@ -56,6 +56,10 @@ class Program:
             self._process.wait()
 
     @property
+    def process(self) -> psutil.Process:
+        return self._process
+
+    @property
     def seconds(self) -> float:
         return time.monotonic() - self._started_s
 
@@ -114,7 +118,7 @@ def caught_up(admin: Admin, group: str, topic: str, markers: int = 0) -> bool:
 
 
 def metric(port: int, name: str) -> float | None:
-    """A metric without labels of a worker on this machine; None while it does not answer or has none."""
+    """One metric, with its labels, of a worker on this machine; None while it does not answer or has none."""
     return metrics(port).get(name)
 
 

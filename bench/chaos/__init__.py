@@ -1,7 +1,7 @@
 """`slipstream bench chaos`: everything dies, nothing is lost. bench/README.md tells how to read it.
 
 schedule      what is done to whom and when: pure, from the seed
-load          the events: pure; and their sender
+load          the events: pure; flow: their sender
 workers       the stages' processes: started, watched, killed
 broker        what can happen to Kafka
 redis         what can happen to Redis

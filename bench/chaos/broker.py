@@ -107,8 +107,7 @@ class Broker:
         await asyncio.to_thread(start_part, self._data_dir, "kafka")
 
     def _process(self) -> psutil.Process | None:
-        part = load(self._data_dir).kafka
-        return find(part.process) if part is not None and part.process is not None else None
+        return broker_process(self._data_dir)
 
     @contextmanager
     def _absence(self) -> Iterator[None]:
@@ -136,3 +135,9 @@ class Broker:
                 if time.monotonic() > deadline:
                     raise admin.failed(error, f"topic {topic}, max.message.bytes") from None
                 time.sleep(0.5)
+
+
+def broker_process(data_dir: Path) -> psutil.Process | None:
+    """Of the stack in this directory; None if it is in a container or does not run."""
+    part = load(data_dir).kafka
+    return find(part.process) if part is not None and part.process is not None else None

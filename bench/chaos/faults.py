@@ -33,6 +33,7 @@ class Done:
         kills, zombies, directed, scalings, broker_kills, broker_freezes, full_disks, refusals: how often.
         problems: what did not go as promised.
         batches_in_hand: that waited for each directed zombie when it was stopped.
+        timeline: (what, began, ended), monotonic, of all of them and of what was done to Redis.
     """
 
     kills: int = 0
@@ -46,6 +47,7 @@ class Done:
     left_out: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     batches_in_hand: list[int] = field(default_factory=list)
+    timeline: list[tuple[str, float, float]] = field(default_factory=list)
 
 
 class Faults:
@@ -79,6 +81,12 @@ class Faults:
         if fault.kind in (Kind.BROKER_FREEZE, Kind.FULL_DISK) and not self._broker.can_be_signalled:
             self.done.left_out.append(f"{fault.kind}: it runs in a container")
             return
+        at_s = time.monotonic()
+        await self._do(fault)
+        what = f"{fault.kind}: {fault.stage}" if fault.stage else str(fault.kind)
+        self.done.timeline.append((what, at_s, time.monotonic()))
+
+    async def _do(self, fault: Fault) -> None:
         if fault.kind in REDIS:
             assert self._redis is not None, "the schedule is that of a run with states"
             await self._redis.run(fault)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from bench.chaos.broker import Broker
 from bench.chaos.faults import Done
-from bench.chaos.load import Flow
+from bench.chaos.flow import Flow
 from bench.chaos.redis import RedisInTrouble
 from bench.chaos.redis_faults import RedisFaults
 from bench.chaos.schedule import Fault, Faults
 from bench.chaos.states import Damage
+from bench.chaos.view import View
 from bench.chaos.workers import Fleet
+from edge.kafka import KafkaConfig
 from encoder.bundle import Bundle
+from schemas.names import Names
+from slipstream.stack import Stack
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,7 @@ class ChaosConfig:
         workers: of each stage.
         store: where a sequence worker's tables are, `memory` or `rocksdb`.
         states: with encoders and a Redis, to which everything happens too.
+        spares: nothing is done to the first worker of each stage: it lives from the beginning to the end.
     """
 
     events: int = 1_000_000
@@ -34,6 +40,7 @@ class ChaosConfig:
     faults: Faults = field(default_factory=Faults)
     store: str = "memory"
     states: bool = False
+    spares: bool = False
 
 
 @dataclass
@@ -44,6 +51,21 @@ class StateParts:
     redis: RedisInTrouble
     damage: Damage
     faults: RedisFaults
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Where a run takes place."""
+
+    stack: Stack
+    states: StateParts | None
+    names: Names
+    work_dir: Path
+    view: View
+
+    @property
+    def kafka(self) -> KafkaConfig:
+        return KafkaConfig(self.stack.kafka_bootstrap)
 
 
 @dataclass

@@ -29,7 +29,10 @@ class Outcome:
 
     def describe(self) -> str:
         """For people: what is wrong, the first that differ, and where the logs are."""
-        lines = [f"chaos, seed {self.result.config['seed']}:", *(f"  {problem}" for problem in self.problems)]
+        lines = [
+            f"{self.result.bench}, seed {self.result.config['seed']}:",
+            *(f"  {problem}" for problem in self.problems),
+        ]
         lines += [f"  user {user.decode()}: {what}" for user, what in self.mismatches[:SHOWN_MISMATCHES]]
         return "\n".join([*lines, f"  logs, and Kafka's data: {self.work_dir}"])
 
@@ -37,12 +40,17 @@ class Outcome:
 def outcome(
     config: ChaosConfig, played: Played, verdict: Verdict, states: StatesVerdict | None, work_dir: Path
 ) -> Outcome:
-    mismatches = [(m.user, m.what) for m in verdict.mismatches]
-    mismatches += [(m.user, m.what) for m in states.differing] if states else []
-    return Outcome(_result(config, played, verdict, states), _problems(played, verdict, states), mismatches, work_dir)
+    result = _result(config, played, verdict, states)
+    return Outcome(result, problems_of(played, verdict, states), mismatches_of(verdict, states), work_dir)
 
 
-def _problems(played: Played, verdict: Verdict, states: StatesVerdict | None) -> list[str]:
+def mismatches_of(verdict: Verdict, states: StatesVerdict | None) -> list[tuple[bytes, str]]:
+    """User and what is wrong, of sequences and states."""
+    return [(m.user, m.what) for m in (*verdict.mismatches, *(states.differing if states else ()))]
+
+
+def problems_of(played: Played, verdict: Verdict, states: StatesVerdict | None) -> list[str]:
+    """Everything that is wrong, in words."""
     fleet, broker = played.fleet, played.broker
     redis_absences = played.states.redis.absences if played.states else []
     return [

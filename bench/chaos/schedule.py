@@ -121,11 +121,11 @@ def plan_faults(faults: Faults, flow_s: float, seed: int, stages: Sequence[str] 
         planned.append(Fault(round(at_s, 2), kind, stage, round(seconds, 2), int(rng.integers(1 << 16))))
 
     for stage in _in_turn(rng, faults.kills, stages):
-        add(anywhere(), Kind.KILL, stage, 0.0 if rng.random() < 0.5 else rng.uniform(0, 1.2 * SESSION_TIMEOUT_S))
+        add(anywhere(), Kind.KILL, stage, seconds_of(Kind.KILL, rng))
     for stage in _in_turn(rng, faults.zombies, stages):
-        add(anywhere(), Kind.PAUSE, stage, SESSION_TIMEOUT_S + rng.uniform(1, 4))
+        add(anywhere(), Kind.PAUSE, stage, seconds_of(Kind.PAUSE, rng))
     for stage in _in_turn(rng, faults.scalings, stages):
-        add(anywhere(), Kind.SCALE, stage, rng.uniform(8, 16))
+        add(anywhere(), Kind.SCALE, stage, seconds_of(Kind.SCALE, rng))
 
     alone = (
         [Kind.ZOMBIE] * faults.directed
@@ -146,13 +146,13 @@ def plan_faults(faults: Faults, flow_s: float, seed: int, stages: Sequence[str] 
             refused += 1
         elif kind is Kind.ZOMBIE:
             stage = "sequence"
-        add(at_s + rng.uniform(0, 0.3) * window_s, kind, stage, _seconds(kind, rng))
+        add(at_s + rng.uniform(0, 0.3) * window_s, kind, stage, seconds_of(kind, rng))
         at_s += window_s
 
     on_redis = [REDIS[i] for _ in range(faults.redis) for i in rng.permutation(len(REDIS))]
     for i, kind in enumerate(on_redis):
         window_s = (last_s - _FIRST_S) / len(on_redis)
-        add(_FIRST_S + (i + rng.uniform(0, 0.3)) * window_s, kind, "", _seconds(kind, rng))
+        add(_FIRST_S + (i + rng.uniform(0, 0.3)) * window_s, kind, "", seconds_of(kind, rng))
     return sorted(planned, key=lambda fault: fault.at_s)
 
 
@@ -166,8 +166,14 @@ def _windows(kind: Kind) -> int:
     return 2 if kind is Kind.ZOMBIE else 1
 
 
-def _seconds(kind: Kind, rng: np.random.Generator) -> float:
+def seconds_of(kind: Kind, rng: np.random.Generator) -> float:
+    """What `Fault.seconds` counts for this kind, drawn."""
+    if kind is Kind.KILL and rng.random() < 0.5:
+        return 0.0
     low, high = {
+        Kind.KILL: (0.0, 1.2 * SESSION_TIMEOUT_S),
+        Kind.PAUSE: (SESSION_TIMEOUT_S + 1, SESSION_TIMEOUT_S + 4),
+        Kind.SCALE: (8.0, 16.0),
         Kind.ZOMBIE: (7.0, 8.0),
         Kind.BROKER_KILL: (3.0, 6.0),
         Kind.BROKER_FREEZE: (SESSION_TIMEOUT_S, SESSION_TIMEOUT_S + 4),

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import psutil
 
 from bench.chaos.gate import Gate
+from slipstream.stack.process import free_port
 
 #: Before a worker that ended by itself is started again, as a supervisor would.
 _BACK_OFF_S = 1.0
@@ -54,7 +55,8 @@ class Exit(NamedTuple):
 
 @dataclass
 class Slot:
-    """A place for a worker. Who is there changes with every start; `process` is None while nobody is."""
+    """A place for a worker. Who is there changes with every start; `process` is None while nobody is. `spared`: nothing is done
+    to it, and it serves metrics."""
 
     stage: str
     number: int
@@ -65,6 +67,8 @@ class Slot:
     asked: str = ""
     paused: bool = False
     wanted: bool = True
+    spared: bool = False
+    metrics_port: int = 0
     start_at_s: float = 0.0  # while nobody is there
     rss_mb: float = 0.0
     peak_mb: dict[str, float] = field(default_factory=dict)  # by worker
@@ -98,10 +102,10 @@ class Fleet:
         self.growth_mb: dict[str, float] = {}
         log_dir.mkdir(parents=True, exist_ok=True)
 
-    def add(self, stage: str) -> Slot:
+    def add(self, stage: str, spared: bool = False) -> Slot:
         """A place more, with a worker."""
         self.gates.setdefault(stage, Gate())
-        slot = Slot(stage, len(self.of(stage)))
+        slot = Slot(stage, len(self.of(stage)), spared=spared, metrics_port=free_port() if spared else 0)
         self.slots.append(slot)
         self.start(slot)
         return slot
@@ -110,9 +114,9 @@ class Fleet:
         return [slot for slot in self.slots if slot.stage == stage]
 
     def pick(self, stage: str, pick: int) -> Slot | None:
-        """One of the stage's workers that have been given partitions, are wanted and are not paused."""
+        """One of the stage's workers that have been given partitions, are wanted, and are neither paused nor spared."""
         there = [slot for slot in self.of(stage) if slot.process and slot.wanted and not slot.paused and not slot.asked]
-        at_work = [slot for slot in there if has_partitions(slot.log)]
+        at_work = [slot for slot in there if not slot.spared and has_partitions(slot.log)]
         return at_work[pick % len(at_work)] if at_work else None
 
     def start(self, slot: Slot) -> None:
@@ -132,8 +136,10 @@ class Fleet:
 
     def _of_its_own(self, slot: Slot) -> dict[str, str]:
         """A directory of the slot's own: its next worker finds there what the last one left, as on a disk that is kept."""
-        directory = self._log_dir.parent / "tables" / slot.name
-        return {"SLIPSTREAM_SEQUENCE_DIR": str(directory)} if slot.stage == "sequence" else {}
+        own = {"SLIPSTREAM_METRICS_PORT": str(slot.metrics_port)}
+        if slot.stage == "sequence":
+            own["SLIPSTREAM_SEQUENCE_DIR"] = str(self._log_dir.parent / "tables" / slot.name)
+        return own
 
     def kill(self, slot: Slot, start_after_s: float) -> None:
         """kill -9; the supervisor starts it again."""

@@ -21,6 +21,7 @@ from schemas.errors import SlipstreamError
 from slipstream.cli import (
     bench,
     bench_rank,
+    bench_soak,
     bench_states,
     config,
     data,
@@ -98,6 +99,7 @@ for module in (
     bench,
     bench_rank,
     bench_states,
+    bench_soak,
     size,
     config,
     doctor,
