@@ -12,6 +12,8 @@ from schemas.limits import require_in_range
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+#: Unless something else is asked for. A log without this action is no mistake then.
+NOT_TARGETS = ("hide",)
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class TrainConfig:
     crossing_weight: float = 0.1
     crossing_positions: int = 4
     crossing_candidates: int = 8
-    not_targets: tuple[str, ...] = ("hide",)
+    not_targets: tuple[str, ...] = NOT_TARGETS
     held_out: float = 0.05
     validation: float = 0.0
     validate_every_s: float = 60.0

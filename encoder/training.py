@@ -22,7 +22,7 @@ from encoder.checkpoint import Checkpoint, CheckpointNotes, save_checkpoint
 from encoder.features import item_seeds
 from encoder.model import PinFM
 from encoder.threads import Threads
-from encoder.train_config import Measured, Progress, TrainConfig, TrainReport
+from encoder.train_config import NOT_TARGETS, Measured, Progress, TrainConfig, TrainReport
 from encoder.train_data import TrainingData, in_memory, open_data, part, write_data
 from encoder.train_launch import Stop, Tell, device_of, launch
 from encoder.train_loop import Stopped, TrainLoop, Watch
@@ -188,7 +188,7 @@ def _threads(fabric: Fabric, config: TrainConfig) -> Threads | None:
 
 def _positive(vocabulary: Vocabulary, config: TrainConfig) -> NDArray[np.bool_]:
     unknown = [name for name in config.not_targets if name not in vocabulary.actions]
-    if unknown:
+    if unknown and config.not_targets != NOT_TARGETS:
         raise ConfigError(
             f"not_targets: {unknown} are no actions of the log, which has {', '.join(vocabulary.actions)}"
         )

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from edge.kafka import Admin, KafkaConfig
+from schemas.errors import UnavailableError
 from schemas.names import Names
 from stream.dead_letters import read_dead_letter_headers
 from stream.lag import group_lag
 from stream.whole_topic import read_whole
+
+_LOOK_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,29 @@ class Pipeline:
     def is_quiet(self) -> bool:
         """Whether every stage has worked off everything. Asked in the order of the stages: nothing slips through between."""
         return not any(self.lag().values())
+
+    def still_behind(self, timeout_s: float) -> str:
+        """Wait until every stage has worked off everything. Empty if they have; else which have not, and by how much.
+
+        Raises:
+            TopicError, UnavailableError: as `lag`.
+        """
+        deadline = time.monotonic() + timeout_s
+        while any((lag := self.lag()).values()):
+            if time.monotonic() > deadline:
+                behind = ", ".join(f"{stage} {count:,}" for stage, count in lag.items() if count)
+                return f"after {timeout_s:g} s stages are still behind, in messages: {behind}. Does each of them run?"
+            time.sleep(_LOOK_S)
+        return ""
+
+    def wait_until_quiet(self, timeout_s: float) -> None:
+        """
+        Raises:
+            UnavailableError: some stage is still behind; the message says which, and by how much.
+            TopicError: as `lag`.
+        """
+        if behind := self.still_behind(timeout_s):
+            raise UnavailableError(behind)
 
     def dead_letters(self) -> int:
         """Distinct raw messages in the dead letters: a stage that was killed may have written one twice."""

@@ -27,6 +27,7 @@ from schemas.formats import BUILT_IN, Format
 from schemas.names import DEFAULT_PREFIX, Names
 from schemas.sequence import DEFAULT_CAPACITY
 from schemas.vocabulary import DEFAULT_ACTIONS, DEFAULT_SURFACES, Vocabulary
+from slipstream.log_columns import checked_columns
 
 ENV_PREFIX = "SLIPSTREAM_"
 CONFIG_VARIABLE = "SLIPSTREAM_CONFIG"
@@ -76,6 +77,17 @@ class Settings(BaseSettings):
         DEFAULT_MAX_FUTURE_MS, ge=0, description="How far an event may be ahead of its arrival, ms"
     )
     max_age_ms: int = Field(0, ge=0, description="Events older than this at arrival are dead letters, ms; 0 = any age")
+
+    # What logs look like.
+    log_columns: Annotated[dict[str, str], AfterValidator(checked_columns)] = Field(
+        default_factory=dict,
+        description="How log files name their columns, for each command that reads one: its options user, item, action, surface, "
+        "timestamp, timestamp_unit, item_ids, as a table or a JSON object",
+    )
+    item_names: Path | None = Field(
+        None,
+        description="A text file of your items' string ids, one a line: `rank` and `state show` print these instead of hashes",
+    )
 
     formats: tuple[Format, ...] = Field(
         BUILT_IN,

@@ -120,7 +120,8 @@ def _places(path: Path, columns: Mapping[str, str], names: list[str]) -> dict[st
             what = "no column" if column not in names else "more than one column"
             raise LogError(
                 f"{path}: {what} {column!r} for the {role}; its columns are {', '.join(names) or '(none)'}: "
-                "say in the column mapping which hold what"
+                "say in the column mapping which hold what (options --user, --item, --action, --surface and --timestamp of "
+                "commands, or `log_columns` in slipstream.toml)"
             )
     return {role: names.index(column) for role, column in columns.items()}
 

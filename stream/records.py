@@ -88,7 +88,7 @@ class _NameCodes:
             return self._codes[OTHER]
         raise BadValueError(
             f"{shown(text)} is no {self._kind} that is known ({', '.join(self._codes)}): map it to one of them, or add it at the "
-            "end of the vocabulary"
+            f"end of the vocabulary (setting `{self._kind}s`)"
         )
 
 

@@ -15,7 +15,7 @@ _MAX_DIGITS = 40
 
 
 class BadValueError(Exception):
-    """The message says what is wrong with the value. It never leaves stream.records."""
+    """The message says what is wrong with the value; who reads values says where it stands."""
 
 
 def read_user(value: object) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
@@ -17,6 +17,9 @@ from slipstream.cli.context import Context, context, needs_extra
 from slipstream.cli.logs import LoadLog, reads_log
 from slipstream.cli.stages import Json, kafka
 from stream.pace import AsFastAsPossible, FixedRate, Pace, ScaledTime
+
+if TYPE_CHECKING:
+    from slipstream.pipeline import Pipeline
 
 
 def register(app: typer.Typer) -> None:
@@ -59,13 +62,20 @@ def _replay(
     seed: Annotated[int, typer.Option(help="Of what is injected")] = 0,
     encoding: Annotated[Encoding, typer.Option("--format", help="Of the messages")] = "json",
     no_key: Annotated[bool, typer.Option("--no-key", help="Send without keys, instead of keyed by user")] = False,
+    wait: Annotated[
+        float | None, typer.Option(min=0, help="Then wait up to so many seconds until every stage has worked it off")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Send an event log to the raw topic, as producers would. Full speed unless --rate or --speed is given.
 
+    With --wait, exit code 6 if a stage is still behind then; nothing else should send meanwhile.
+
     Examples:
 
       slipstream replay ml-100k --rate 500
+
+      slipstream replay mine.parquet --wait 60
 
       slipstream replay clicks.parquet --user uid --item pin --action =click --surface =home --timestamp at --timestamp-unit iso
 
@@ -83,6 +93,7 @@ def _replay(
         encoding=encoding,
         key_by_user=not no_key,
     )
+    pipeline = None if wait is None else _pipeline(ctx)
     loaded = load_log()
     events = loaded.log[round(len(loaded.log) * start) : round(len(loaded.log) * end)]
     stop = threading.Event()
@@ -102,6 +113,15 @@ def _replay(
         )
     if report.stopped:
         raise KeyboardInterrupt
+    if pipeline is not None and wait is not None:
+        pipeline.wait_until_quiet(wait)
+
+
+def _pipeline(ctx: Context) -> Pipeline:
+    from encoder.bundle import read_manifest
+    from slipstream.pipeline import Pipeline
+
+    return Pipeline(kafka(ctx), ctx.redis_url, ctx.settings.names, read_manifest(ctx.bundle_dir).model_id)
 
 
 @reads_log

@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -14,7 +14,8 @@ from schemas.errors import ConfigError
 from schemas.log import EventLog
 from slipstream.cli.context import Context, context
 from slipstream.cli.stages import kafka, schema_registry
-from stream.columns import ColumnMapping
+from slipstream.log_columns import column_mapping
+from stream.columns import ColumnMapping, ItemIds, TimestampUnit
 from stream.logs import LoadedLog, LogOptions, load_log
 from stream.movielens import FILES
 from stream.ties import spread_ties
@@ -55,39 +56,39 @@ def _arguments(
     log: Annotated[
         str, typer.Argument(metavar="LOG", help="ml-100k, ml-1m, a .csv, .tsv, .jsonl or .parquet file, or kafka:TOPIC")
     ],
-    user: Annotated[str, typer.Option(help="Column of the user")] = "user_id",
-    item: Annotated[str, typer.Option(help="Column of the item")] = "item_id",
-    action: Annotated[str, typer.Option(help="Column of the action, or =NAME for the same one everywhere")] = "action",
+    user: Annotated[str | None, typer.Option(help="Column of the user [default: user_id]")] = None,
+    item: Annotated[str | None, typer.Option(help="Column of the item [default: item_id]")] = None,
+    action: Annotated[
+        str | None, typer.Option(help="Column of the action, or =NAME for the same one everywhere [default: action]")
+    ] = None,
     surface: Annotated[
-        str, typer.Option(help="Column of the surface, or =NAME for the same one everywhere")
-    ] = "surface",
-    timestamp: Annotated[str, typer.Option(help="Column of the time")] = "timestamp_ms",
+        str | None, typer.Option(help="Column of the surface, or =NAME for the same one everywhere [default: surface]")
+    ] = None,
+    timestamp: Annotated[str | None, typer.Option(help="Column of the time [default: timestamp_ms]")] = None,
     timestamp_unit: Annotated[
-        Literal["s", "ms", "us", "ns", "iso"], typer.Option(help="Unit of the time since 1970, or ISO 8601")
-    ] = "ms",
+        TimestampUnit | None, typer.Option(help="Unit of the time since 1970, or ISO 8601 [default: ms]")
+    ] = None,
     action_value: Annotated[
         list[str] | None,
         typer.Option(metavar="VALUE=NAME", help="What the log calls an action, for example 5=save; repeatable"),
     ] = None,
     item_ids: Annotated[
-        Literal["auto", "integer", "string"], typer.Option(help="How item ids are read; strings are hashed")
-    ] = "auto",
+        ItemIds | None, typer.Option(help="How item ids are read; strings are hashed [default: auto]")
+    ] = None,
     skip_bad_rows: Annotated[
         bool, typer.Option("--skip-bad-rows", help="Leave bad rows out and count them, instead of ending")
     ] = False,
 ) -> LogArguments:
-    columns = ColumnMapping(
-        user=user,
-        item=item,
-        timestamp=timestamp,
-        timestamp_unit=timestamp_unit,
-        action=None if action.startswith("=") else action,
-        surface=None if surface.startswith("=") else surface,
-        action_constant=action[1:] if action.startswith("=") else None,
-        surface_constant=surface[1:] if surface.startswith("=") else None,
-        action_values=dict(_pair(text) for text in action_value or ()),
-        item_ids=item_ids,
-    )
+    said = {
+        "user": user,
+        "item": item,
+        "action": action,
+        "surface": surface,
+        "timestamp": timestamp,
+        "timestamp_unit": timestamp_unit,
+        "item_ids": item_ids,
+    }
+    columns = column_mapping(ctx.settings.log_columns, said, dict(_pair(text) for text in action_value or ()))
     options = LogOptions(on_bad_rows="skip" if skip_bad_rows else "raise", unknown_names=ctx.settings.unknown_names)
     return LogArguments(ctx, log, columns, options)
 

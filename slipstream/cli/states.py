@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import msgspec
 import typer
 from rich.table import Table
 
-from schemas.errors import ConfigError, MismatchError
+from schemas.errors import MismatchError
 from slipstream.cli.context import Context, context, needs_extra
 from slipstream.cli.stages import Json, kafka, runtime_config, schema_registry
+from slipstream.item_names import given_item, read_item_names
+from stream.columns import ItemIds
 
 User = Annotated[str, typer.Argument(help="User id, as producers send it")]
 
@@ -60,6 +62,7 @@ def _show(
         shown["why"] = row.why
     if row.state is not None:
         header, vocabulary = row.state.header, bundle.manifest.vocabulary
+        names = read_item_names(settings.item_names)
         shown |= {
             "length": header.length,
             "capacity": header.capacity,
@@ -73,6 +76,7 @@ def _show(
             {
                 "timestamp_ms": timestamp_ms,
                 "item_id": item_id,
+                "item": names.get(item_id, str(item_id)),
                 "action": _name(vocabulary.actions, action),
                 "surface": _name(vocabulary.surfaces, surface),
             }
@@ -101,7 +105,7 @@ def _print_state(ctx: Context, shown: dict[str, Any], listed: list[dict[str, Any
     if listed:
         table = Table("time", "item", "action", "surface", title="newest events", title_justify="left")
         for event in reversed(listed):
-            table.add_row(_time(event["timestamp_ms"]), str(event["item_id"]), event["action"], event["surface"])
+            table.add_row(_time(event["timestamp_ms"]), event["item"], event["action"], event["surface"])
         ctx.console.print(table)
 
 
@@ -110,7 +114,9 @@ def _rank(
     user: User,
     k: Annotated[int, typer.Option("-k", min=1, help="Items to print")] = 10,
     candidates: Annotated[int, typer.Option(min=1, help="Items retrieved by the user embedding and crossed")] = 256,
-    item: Annotated[list[int] | None, typer.Option(help="Score these items instead of retrieving; repeatable")] = None,
+    item: Annotated[
+        list[str] | None, typer.Option(help="Score these items instead of retrieving, by id or string id; repeatable")
+    ] = None,
     keep_seen: Annotated[bool, typer.Option("--keep-seen", help="Do not leave out what the user engaged with")] = False,
     json: Json = False,
 ) -> None:
@@ -123,6 +129,8 @@ def _rank(
       slipstream rank 196
 
       slipstream rank 196 --item 50 --item 181 --json
+
+      SLIPSTREAM_ITEM_NAMES=items.txt slipstream rank u-17 --item pin-9
     """
     with needs_extra("cpu", "rank"):
         import numpy as np
@@ -134,23 +142,25 @@ def _rank(
 
     ctx = context(command)
     settings = ctx.settings
+    names = read_item_names(settings.item_names)
     bundle = load_bundle(ctx.bundle_dir)
     reader = StateReader(ctx.redis_url, bundle, settings.names, deadline_ms=DEADLINE_MS)
     dcat = Dcat.of(bundle, runtime_config(ctx, "cross"))
     (row,) = reader.read([user], settings.stale_after_ms or None)
     if item:
-        if min(item) < 0:
-            raise ConfigError("--item: an item id is an integer in [0, 2^63)")
-        ranking = rank_given(row, dcat, np.asarray(item, np.int64), k)
+        item_ids = cast(ItemIds, settings.log_columns.get("item_ids", "auto"))
+        ranking = rank_given(row, dcat, np.array([given_item(text, item_ids) for text in item], np.int64), k)
     else:
         ranking = rank_row(row, dcat, Catalogue.of(bundle), k, candidates, exclude_seen=not keep_seen)
     if json:
-        ctx.emit({**msgspec.to_builtins(ranking._asdict()), "items": [entry._asdict() for entry in ranking.items]})
+        items = [{**entry._asdict(), "item": names.get(entry.item_id, str(entry.item_id))} for entry in ranking.items]
+        ctx.emit({**msgspec.to_builtins(ranking._asdict()), "items": items})
         return
     ctx.say(f"user {user}: {ranking.status}, {ranking.length} events, age {ranking.age_ms} ms {ranking.why}")
     table = Table("", "item", "score by DCAT", f"by {ranking.retrieval}")
     for place, entry in enumerate(ranking.items, 1):
-        table.add_row(str(place), str(entry.item_id), f"{entry.score:+.4f}", f"{entry.retrieval_score:.4f}")
+        name = names.get(entry.item_id, str(entry.item_id))
+        table.add_row(str(place), name, f"{entry.score:+.4f}", f"{entry.retrieval_score:.4f}")
     ctx.console.print(table)
 
 
@@ -159,12 +169,13 @@ def _verify(
     sample: Annotated[int | None, typer.Option(min=1, help="Check the states of so many users [default: all]")] = None,
     seed: Annotated[int, typer.Option(help="Of the sample")] = 0,
     repair: Annotated[bool, typer.Option("--repair", help="Make wrong states anew from their sequences")] = False,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait until the stages have caught up")] = 60.0,
     json: Json = False,
 ) -> None:
     """Check every sequence against the raw topic, and states against their sequences and from-scratch encodings.
 
-    Run it when the stages have caught up. Exit code 9 if anything is wrong, and not repaired. Encoders may run while states are
-    repaired: what they write meanwhile stays.
+    Waits until the stages have caught up: what is under way looks wrong. Exit code 9 if anything is wrong, and not repaired.
+    Encoders may run while states are repaired: what they write meanwhile stays.
 
     Examples:
 
@@ -172,18 +183,20 @@ def _verify(
 
       slipstream verify --sample 1000 --json
 
-      slipstream verify --repair
+      slipstream verify --repair --wait 0
     """
     with needs_extra("cpu", "verify"):
         from encoder.bundle import load_bundle
         from encoder.oracle import ACROSS_PROVIDERS
         from encoder.store_redis import RedisStateStore, connect
+        from slipstream.pipeline import Pipeline
         from slipstream.verify import verify
     from stream.registry import framed_oracle
 
     ctx = context(command)
     settings = ctx.settings
     bundle = load_bundle(ctx.bundle_dir)
+    behind = Pipeline(kafka(ctx), ctx.redis_url, settings.names, bundle.model_id).still_behind(wait)
     report = verify(
         kafka(ctx),
         settings.names,
@@ -198,6 +211,8 @@ def _verify(
         repair_states=repair,
         tolerance=None if settings.providers == ("cpu",) else ACROSS_PROVIDERS,
     )
+    if behind:
+        report.note = "; ".join(filter(None, (report.note, f"the stages had not caught up, which looks wrong too: {behind}")))
     if report.note:
         ctx.say(report.note)
     if json:

@@ -9,6 +9,7 @@ import torch
 
 from encoder.checkpoint import NOTES, load_checkpoint
 from encoder.runtime import Runtime
+from encoder.train_config import NOT_TARGETS
 from encoder.training import Progress, TrainReport, train
 from schemas.errors import ConfigError, LogError
 from schemas.log import EventLog
@@ -112,6 +113,12 @@ def test_excluded_actions_are_no_targets(tmp_path: Path) -> None:
 def test_a_wrong_configuration_is_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         replace(CONFIG, **change)  # type: ignore[arg-type]
+
+
+def test_a_log_without_the_action_that_is_no_target_by_default(tmp_path: Path) -> None:
+    log, actions = circle_log(), ("other", "seen", "cart", "gift", "bought")
+    own = EventLog(log.users, log.user_index, log.records, Vocabulary(actions))
+    assert train(own, replace(CONFIG, max_steps=2, not_targets=NOT_TARGETS), tmp_path / "checkpoint").steps == 2
 
 
 def test_a_training_that_cannot_be_is_refused(tmp_path: Path) -> None:

@@ -64,6 +64,8 @@ def test_defaults_need_nothing() -> None:
         ('actions = ["save"]', "actions"),
         ('actions = ["other", "save", "save"]', "actions"),
         ('providers = ["abacus"]', "providers"),
+        ('[log_columns]\nwho = "uid"', "no 'who' here: there are user, item"),
+        ('[log_columns]\ntimestamp_unit = "minutes"', "log_columns.*timestamp_unit 'minutes': choose from s, ms"),
         ("not toml", "slipstream.toml"),
     ],
 )
