@@ -37,6 +37,7 @@ from slipstream.cli import (
     stages,
     states,
     train_ranker,
+    watch,
 )
 from slipstream.cli.context import EXIT_INTERRUPTED, Context
 
@@ -104,6 +105,7 @@ for module in (
     config,
     doctor,
     forget,
+    watch,
 ):
     module.register(app)
 

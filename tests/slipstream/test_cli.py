@@ -19,7 +19,7 @@ COMMANDS = (
     "encode", "replay", "simulate", "train", "export", "evaluate", "train-ranker", "evaluate-ranker", "model status",
     "model activate", "model retire", "state show", "rank", "verify", "demo", "forget", "bench stream", "bench chaos",
     "size", "bench refresh", "bench e2e", "bench scale", "bench backfill", "bench accelerators", "bench rank", "bench state",
-    "bench tables", "bench soak", "dead-letters list", "dead-letters show", "dead-letters replay", "dead-letters drop",
+    "bench tables", "bench soak", "dead-letters list", "dead-letters show", "dead-letters replay", "dead-letters drop", "watch",
 )  # fmt: skip
 NOWHERE = "127.0.0.1:1"
 
