@@ -147,3 +147,11 @@ def test_a_damaged_or_missing_file_is_named(served: Served, tmp_path: Path, file
 def test_what_serves_needs_no_torch() -> None:
     code = "import sys, ranker.head.serve; sys.exit('torch' in sys.modules or 'safetensors' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_ranker_of_another_version_is_refused(served: Served, tmp_path: Path) -> None:
+    shutil.copytree(served.directory, tmp_path / "ranker")
+    notes = tmp_path / "ranker" / "ranker.json"
+    notes.write_bytes(notes.read_bytes().replace(b'"version": 1', b'"version": 9'))
+    with pytest.raises(BundleError, match=r"version 9.*reads version 1"):
+        RankerModel(tmp_path / "ranker", served.bundle)
