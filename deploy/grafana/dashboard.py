@@ -1,6 +1,6 @@
-"""Writes dashboards/slipstream.json, the dashboard that Grafana provisions, from panels.toml.
+"""The dashboard that Grafana provisions, dashboards/slipstream.json, from panels.toml; a test compares the two.
 
-Run: python deploy/grafana/dashboard.py. A test compares the two.
+Run: python deploy/grafana/dashboard.py > deploy/grafana/dashboards/slipstream.json
 
 It is read from top to bottom: are states fresh; is anything late or down; is anything lost or bad; do rankers get states; then
 how much flows, where time goes, and what runs.
@@ -15,8 +15,7 @@ from typing import Any, Literal
 
 import msgspec
 
-_HERE = Path(__file__).parent
-PANELS, TARGET = _HERE / "panels.toml", _HERE / "dashboards" / "slipstream.json"
+PANELS = Path(__file__).parent / "panels.toml"
 _COLUMNS = 24
 _SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
@@ -154,10 +153,5 @@ def _defaults(panel: Panel) -> dict[str, Any]:
     return defaults
 
 
-def text() -> str:
-    """The file."""
-    return json.dumps(dashboard(), indent=1) + "\n"
-
-
 if __name__ == "__main__":
-    TARGET.write_text(text())
+    print(json.dumps(dashboard(), indent=1))
