@@ -54,14 +54,14 @@ def _watch(
     with _watcher(ctx, titles if web else None) as watcher:
         if web:
             with needs_extra("web", "watch --web"):
-                from slipstream.watch.server import serve
-            serve(
-                watcher,
-                host,
-                port,
-                allow_host or (),
-                lambda url: ctx.say(f"{url} shows {ctx.settings.prefix}; Ctrl-C ends it"),
-            )
+                from slipstream.watch.server import LOCAL, serve
+
+            def ready(url: str) -> None:
+                ctx.say(f"{url} shows {ctx.settings.prefix}; Ctrl-C ends it")
+                if host not in LOCAL:
+                    ctx.say("there is no login: whoever reaches this address can look users up")
+
+            serve(watcher, host, port, allow_host or (), ready)
         elif json:
             _print_json(ctx, watcher)
         else:
@@ -70,6 +70,7 @@ def _watch(
 
 def _watcher(ctx: Context, titles: Path | None) -> Watcher:
     from encoder.bundle import load_bundle
+    from slipstream.item_names import read_item_names
     from slipstream.watch.states import States
     from slipstream.watch.titles import read_titles
     from slipstream.watch.user import Shelf
@@ -78,10 +79,10 @@ def _watcher(ctx: Context, titles: Path | None) -> Watcher:
     settings = ctx.settings
     # Without one everything but recommendations is there.
     bundle = load_bundle(settings.bundle_dir) if settings.bundle_dir.is_dir() else None
-    shelf = Shelf(
-        bundle, bundle.manifest.vocabulary if bundle else settings.vocabulary, read_titles(titles) if titles else {}
-    )
-    return Watcher(kafka(ctx), settings.names, States(ctx.redis_url, settings.names, bundle), shelf)
+    states = States(ctx.redis_url, settings.names, bundle, settings.stale_after_ms or None)
+    names = {**read_item_names(settings.item_names), **(read_titles(titles) if titles else {})}
+    shelf = Shelf(bundle, bundle.manifest.vocabulary if bundle else settings.vocabulary, names)
+    return Watcher(kafka(ctx), settings.names, states, shelf)
 
 
 def _print_json(ctx: Context, watcher: Watcher) -> None:

@@ -90,8 +90,8 @@ class Letters(msgspec.Struct, frozen=True):
 class Model(msgspec.Struct, frozen=True):
     """
     Attributes:
-        active: the model that rankers read, None if none is.
-        note: what keeps recommendations from being shown; empty if nothing does.
+        active: the model that rankers read, None if none is, or it is not known.
+        note: what keeps recommendations from being shown; empty if nothing does, or it is not known.
     """
 
     active: str | None

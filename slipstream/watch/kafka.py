@@ -13,6 +13,7 @@ from typing import NamedTuple
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from edge.kafka import REQUEST_TIMEOUT_S, Admin, KafkaConfig, make, mapped, topic_id
+from edge.process import in_time
 from schemas.errors import TopicError
 from schemas.names import Names
 from slipstream.watch.figures import Letter, Offsets, lag_of, letter_of
@@ -169,10 +170,8 @@ class _Known:
         return self._letters_start
 
     def close(self) -> None:
-        self.changelog.close()
-        self.letters.close()
-        for consumer in self._groups.values():
-            consumer.close()
+        for close in (self.changelog.close, self.letters.close, *(client.close for client in self._groups.values())):
+            in_time(REQUEST_TIMEOUT_S, close)
 
 
 def _of_topic(offsets: Offsets, topic: str) -> Offsets:

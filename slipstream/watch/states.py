@@ -10,7 +10,7 @@ from edge.redis import address
 from encoder.bundle import Bundle
 from ranker import connection
 from ranker.bounded import Deadline
-from ranker.reader import RedisClient, StateReader, connect
+from ranker.reader import RedisClient, StateReader, connect, wall_clock_ms
 from ranker.rows import Row
 from schemas.errors import ConfigError, StateError
 from schemas.names import Names
@@ -25,12 +25,14 @@ _WIDEST = 4096
 class States:
     """States of the active model. Threads may share it."""
 
-    def __init__(self, url: str, names: Names, bundle: Bundle | None) -> None:
+    def __init__(self, url: str, names: Names, bundle: Bundle | None, stale_after_ms: int | None = None) -> None:
         """
         Args:
+            stale_after_ms: an older state is STALE; None: none is.
             bundle: verifies the states of its own model to the byte; those of another are read as they describe themselves.
         """
         self._url, self._names, self._bundle = url, names, bundle
+        self._stale_after_ms = stale_after_ms
         self._deadline = Deadline(DEADLINE_MS / 1000)
         self._lock = threading.Lock()
         self._client: RedisClient | None = None
@@ -74,6 +76,8 @@ class States:
         Raises:
             UnavailableError, ConfigError: Redis does not answer, or refuses, or no model is active.
         """
+        if self.active is None:
+            self.refresh_active()
         with self._lock:
             if self.active is None:
                 raise ConfigError(
@@ -84,8 +88,12 @@ class States:
                 model_id = None if model else self.active
                 self._reader = StateReader(self._url, model, self._names, model_id, deadline_ms=DEADLINE_MS)
             reader = self._reader
-        (row,) = reader.read([user])
+        (row,) = reader.read([user], self._stale_after_ms)
         return row
+
+    def is_stale(self, header: Header) -> bool:
+        """As a row of this state would be now."""
+        return self._stale_after_ms is not None and wall_clock_ms() - header.arrived_ms > self._stale_after_ms
 
     def _ask(self, commands: Sequence[tuple[str | bytes | int, ...]]) -> list[Any]:
         try:

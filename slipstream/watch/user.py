@@ -55,7 +55,7 @@ class Slots(msgspec.Struct, frozen=True):
 class UserView(msgspec.Struct, frozen=True):
     """
     Attributes:
-        status: of the row: present, not_found, invalid; unavailable if Redis did not answer.
+        status: of the row: present, stale, not_found, invalid; unavailable if Redis did not answer.
         why: of the status, for people.
         arrived_ms: every event that reached Kafka until then is in the state.
         encoded_ms: when the state was written.
@@ -129,7 +129,7 @@ class Followed:
         try:
             key = self._user.encode(errors="replace")[: MAX_USER_BYTES + 1]
             header = self._states.headers([key]).get(key) if len(key) <= MAX_USER_BYTES else None
-            if header is not None and self._shown == _seen(header):
+            if header is not None and self._shown == self._seen(header):
                 return None
             row = self._states.row(self._user)
         except SlipstreamError as error:
@@ -137,8 +137,11 @@ class Followed:
         if row.state is None:
             self._events = self._items = None
             return self._told(UserView(self._user, self._states.active, str(row.status), row.why))
-        self._shown = _seen(row.state.header)
+        self._shown = self._seen(row.state.header)
         return self._view(row, row.state)
+
+    def _seen(self, header: Header) -> tuple[object, ...]:
+        return header.model_id, header.revision, self._states.is_stale(header)
 
     def _told(self, view: UserView) -> UserView | None:
         shown = (view.status, view.why, view.model_id)
@@ -186,10 +189,6 @@ def model_note(bundle: Bundle | None, active: str | None) -> str:
     if bundle.model_id != active:
         return f"rankers read model {active}, the bundle here is {bundle.model_id}: start with the bundle of {active}"
     return ""
-
-
-def _seen(header: Header) -> tuple[object, ...]:
-    return header.model_id, header.revision
 
 
 def _name(names: tuple[str, ...], code: int) -> str:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 
 from edge.kafka import KafkaConfig
+from ranker.reader import wall_clock_ms
 from schemas.errors import SlipstreamError
 from schemas.names import Names
 from slipstream.demo.freshness import percentiles
@@ -30,10 +31,6 @@ WINDOW_S = 60
 SILENT_AFTER_S = 3.0
 
 
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
 class _Part:
     """One of the two: does its look over and over."""
 
@@ -47,7 +44,7 @@ class _Part:
         while not stop.wait(self._every_s):
             try:
                 self._look()
-                self._said, self._answered_ms, self._answered_s = "", now_ms(), time.monotonic()
+                self._said, self._answered_ms, self._answered_s = "", wall_clock_ms(), time.monotonic()
             except SlipstreamError as error:
                 self._said = str(error)
             except Exception as error:  # a mistake of ours must not end the watch unseen
@@ -102,7 +99,7 @@ class Watcher:
             self._waiting.see(look.seen)
             self._rates.add(time.monotonic(), look.moved)
             for stage, lag in look.lags.items():
-                self._histories[stage].add(now_ms(), lag)
+                self._histories[stage].add(wall_clock_ms(), lag)
 
     def _look_at_redis(self) -> None:
         if time.monotonic() - self._active_asked_s >= EVERY_S:
@@ -114,11 +111,11 @@ class Watcher:
             return
         headers = self.states.headers(users)
         with self._lock:
-            self._curve.add(self._waiting.measure(headers, looked.topic_id, now_ms()), now_ms())
+            self._curve.add(self._waiting.measure(headers, looked.topic_id, wall_clock_ms()), wall_clock_ms())
 
     def snapshot(self) -> Snapshot:
         with self._lock:
-            at_ms, looked = now_ms(), self._looked
+            at_ms, looked = wall_clock_ms(), self._looked
             stages = []
             for stage, unit in UNITS.items():
                 lag = looked.lags.get(stage) if looked else None
@@ -126,12 +123,14 @@ class Watcher:
             letters = Letters(None, 0, [])
             if looked is not None:
                 letters = Letters(looked.letters_total, looked.letters_new, looked.letters)
+            redis, active = self._redis.source(), self.states.active
+            note = model_note(self.shelf.bundle, active) if redis.answered_ms is not None else ""
             return Snapshot(
                 at_ms,
                 self._names.prefix,
                 self._kafka.source(),
-                self._redis.source(),
-                Model(self.states.active, model_note(self.shelf.bundle, self.states.active)),
+                redis,
+                Model(active, note),
                 self._freshness(at_ms),
                 self._rates.per_s("arriving"),
                 stages,

@@ -60,6 +60,7 @@ class Deployment:
         self.names, self.redis, self.directory = Names(f"watch-{directory.name}"), own_redis, directory
         self.kafka = KafkaConfig(kafka_bootstrap)
         bundle = random_bundle(directory / "model", items=ITEMS)
+        self.model_id = bundle.model_id
         self.titles = directory / "titles.tsv"
         rows = [f"{i + 1}\t{COLOURS[i % 10]} {THINGS[i // 10]}\n" for i in range(ITEMS)]
         self.titles.write_text("item_id\ttitle\n" + "".join(rows[:-1]) + f"{ITEMS}\t{BREAKING}\n")
@@ -204,9 +205,24 @@ def test_what_anybody_wrote_is_shown_as_text(page: playwright.Page, deployment: 
     expect(page.locator("#events tr").first).to_contain_text(BREAKING)  # the title
     expect(page.locator("#verdict b")).to_have_text(BREAKING)
     assert page.locator("main img, main script").count() == 0
+
+
+def test_who_has_no_state_or_a_damaged_one_is_told_so(page: playwright.Page, deployment: Deployment) -> None:
+    expect = playwright.expect
     look_up(page, "nobody")
     expect(page.locator("#verdict")).to_contain_text("has no state")
     expect(page.locator("#items li")).to_have_count(0)
+    deployment.act("bob", 3)
+    look_up(page, "bob")
+    expect(page.locator("#verdict")).to_contain_text("present")
+    key = deployment.names.state_key(deployment.model_id, b"bob")
+    value = bytes(deployment.redis.client.get(key) or b"")
+    deployment.redis.client.set(key, value[:130] + bytes([value[130] ^ 255]) + value[131:])  # the embedding
+    expect(page.locator("#verdict")).to_contain_text("cannot be trusted")
+    expect(page.locator("#change")).to_contain_text("checksum")
+    deployment.act("bob", 4)
+    expect(page.locator("#verdict")).to_contain_text("present")
+    expect(page.locator("#events tr")).to_have_count(2)
 
 
 def test_redis_away_is_said_and_it_goes_on_when_it_is_back(page: playwright.Page, deployment: Deployment) -> None:

@@ -79,7 +79,7 @@ function showFigures(figures) {
   Object.assign(state, { figures, clockMs: figures.now_ms, receivedMs: performance.now() });
   $("prefix").textContent = figures.prefix;
   const { active, note } = figures.model;
-  $("model").replaceChildren(...(active ? ["model ", h("code", {}, active)] : ["no model yet"]), ...(note && active ? [` · ${note}`] : []));
+  $("model").replaceChildren(...(active ? ["model ", h("code", {}, active)] : []), note ? `${active ? " · " : ""}${note}` : "");
   setSource("kafka", figures.kafka.ok, figures.kafka.ok ? "answers" : "away");
   setSource("redis", figures.redis.ok, figures.redis.ok ? "answers" : "away");
   showFreshness(figures.freshness);
@@ -133,6 +133,7 @@ function showLetters(letters) {
 
 const STATUS = {
   present: "has a state",
+  stale: "has a state that is older than the setting stale_after_ms",
   not_found: "has no state: nothing was heard of them, or they were forgotten, or their state expired",
   invalid: "has a state that cannot be trusted; the encoder makes it anew with their next event",
   unavailable: "cannot be looked up now",
