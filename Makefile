@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 3
-EXTRAS ?= cpu,rocksdb,registry,train,parquet,movielens,demo,examples,dev
+EXTRAS ?= cpu,rocksdb,registry,train,parquet,movielens,demo,docs,examples,dev
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup demo test lint format clean
+.PHONY: setup demo test docs lint format clean
 
 setup: $(INSTALLED)
 
@@ -28,6 +28,14 @@ ONE_BY_ONE = $(ARGS)$(SLIPSTREAM_KAFKA_BOOTSTRAP)$(SLIPSTREAM_REDIS_URL)
 test: setup
 	@$(BIN)/python -m slipstream.stack fetch
 	@$(BIN)/python -m pytest $(if $(ONE_BY_ONE),$(ARGS),--numprocesses $(WORKERS) --dist worksteal)
+
+# The pages and pictures that are made by commands, then the site: build/site/index.html.
+docs: setup
+	@$(BIN)/slipstream config reference > docs/settings.md
+	@$(BIN)/python -m slipstream.cli.reference > docs/command-line.md
+	@$(BIN)/python -m slipstream.metrics_reference > docs/metrics.md
+	@$(BIN)/python -m docs.pictures.draw
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 lint: setup
 	@$(BIN)/ruff check .
