@@ -65,8 +65,9 @@ def _rows(context: CommandContext, command: Command) -> Iterator[str]:
         record = parameter.get_help_record(context)
         if record is None or "--help" in parameter.opts:
             continue
-        name, meaning = (re.sub(r"\s+", " ", text).replace("|", r"\|") for text in record)
-        yield f"| `{name}` | {meaning} |\n"
+        name, meaning = (re.sub(r"\s+", " ", text) for text in record)
+        # A bar in code ends a cell, or shows its backslash, by who reads the Markdown.
+        yield f"| `{name.replace('|', ', ')}` | {meaning.replace('|', chr(92) + '|')} |\n"
 
 
 if __name__ == "__main__":
