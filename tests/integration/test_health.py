@@ -1,4 +1,4 @@
-"""Readiness over HTTP: fails while Kafka or Redis is away, says so, and comes back by itself.
+"""Over HTTP: readiness fails while Kafka or Redis is away, and comes back by itself; metrics are what the dashboard asks for.
 
 Run: pytest tests/integration/test_health.py
 """
@@ -8,19 +8,30 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from schemas.names import Names
 from slipstream.stack import running, start_part, stop_part
 from slipstream.stack.process import free_port
+from tests.deploy.observed import exported, queries, selectors
 from tests.encoder.models import small_model
 from tests.integration.encoding import Changelog, encoder
 from tests.integration.streaming import Deployment, random_events, wait_until
 
+#: All are ready; there is no backfill, and no table on a disk.
+ONLY_SOMETIMES = (
+    "slipstream_unready",
+    "slipstream_encode_backfill_remaining",
+    "slipstream_sequence_disk_free_bytes",
+    "slipstream_sequence_disk_size_bytes",
+)
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 
@@ -36,6 +47,35 @@ def ask(port: int, path: str) -> tuple[int, dict[str, Any]]:
 
 def reasons(port: int) -> dict[str, str]:
     return dict(ask(port, "/ready")[1]["reasons"])
+
+
+def scraped(port: int) -> list[Sample]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as response:
+        return [s for family in text_string_to_metric_families(response.read().decode()) for s in family.samples]
+
+
+def check_metrics(ports: Iterable[int]) -> None:
+    """What the stages tell is what the page says, and no query of dashboard and rules asks in vain."""
+    known = exported()
+
+    def told() -> list[Sample]:
+        return [sample for port in ports for sample in scraped(port)]
+
+    def worked_off() -> bool:
+        values = {(s.name, s.labels["stage"]): s.value for s in told() if "stage" in s.labels}
+        lags = [sum(s.value for s in scraped(port) if s.name == "slipstream_lag_messages") for port in ports]
+        return values["slipstream_freshness_seconds_count", "encode"] > 0 and lags == [0, 0, 0]
+
+    wait_until("states are written and no lag is left", worked_off)
+    samples = told()
+    for sample in samples:
+        assert sample.labels.keys() == known[sample.name].labels, sample
+    for where, expr in queries():
+        for selector in selectors(expr):
+            of_rankers = selector.name.startswith(("slipstream_ranker_", "ranking_"))
+            if selector.name in known and selector.name not in ONLY_SOMETIMES and not of_rankers:
+                found = [s for s in samples if s.name == selector.name and selector.matches(s.labels)]
+                assert found, f"{where}: {selector}"
 
 
 def test_readiness_follows_kafka_and_redis(prefix: str, tmp_path: Path) -> None:
@@ -59,11 +99,13 @@ def test_readiness_follows_kafka_and_redis(prefix: str, tmp_path: Path) -> None:
         wait_until("all are ready", all_ready)
         deployment.send(random_events(500, 20))
         deployment.drain()
+        check_metrics(ports.values())
 
         stop_part(own.data_dir, "kafka", kill=True)
         for port in ports.values():
             wait_until("it says that Kafka is away", lambda: "does not answer" in reasons(port).get("kafka", ""))  # noqa: B023
             assert ask(port, "/ready")[0] == 503
+            assert "kafka" in [s.labels["reason"] for s in scraped(port) if s.name == "slipstream_unready"]
             assert ask(port, "/live")[0] == 200, "it waits, and must not be started again for that"
         start_part(own.data_dir, "kafka")
         wait_until("all are ready again", all_ready)
