@@ -173,8 +173,8 @@ class Settings(BaseSettings):
         6000,
         ge=1000,
         le=60_000,
-        description="A stage's worker that Kafka hears nothing of for so long loses its partitions to others, ms; in the brokers' "
-        "`group.min.session.timeout.ms` (6000) and `group.max.session.timeout.ms`",
+        description="A stage's worker that Kafka hears nothing of for so long loses its partitions to others, ms; in the "
+        "brokers' `group.min.session.timeout.ms` (6000) and `group.max.session.timeout.ms`",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What a stage logs, at least")
     log_format: LogFormat = Field(
