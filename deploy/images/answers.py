@@ -1,4 +1,4 @@
-"""`python answers.py PORT PATH`: whether the server of this container answers 200. The images' HEALTHCHECK, which have no curl."""
+"""`python answers.py PORT PATH`: whether this container answers 200 there. HEALTHCHECK of the images, which have no curl."""
 
 import http.client
 import sys
