@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 3
-EXTRAS ?= cpu,rocksdb,registry,train,parquet,movielens,demo,docs,examples,dev
+EXTRAS ?= cpu,rocksdb,registry,otel,train,parquet,movielens,demo,docs,examples,dev
 INSTALLED := $(VENV)/.installed
 
 .PHONY: setup demo test docs lint format clean

@@ -16,6 +16,7 @@ class ChangelogRecord(NamedTuple):
     Attributes:
         value: a sequence; None: a tombstone.
         timestamp_ms: arrival of the oldest raw event that this record folded in.
+        traces: its header of traced events (schemas/traces.py), if it was asked for.
     """
 
     user: bytes | None
@@ -23,6 +24,7 @@ class ChangelogRecord(NamedTuple):
     partition: int
     offset: int
     timestamp_ms: int
+    traces: bytes | None = None
 
 
 class Folded(NamedTuple):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge.kafka import KafkaConfig
+from edge.tracing import TraceConfig
 from encoder.backfill import BackfillConfig
 from encoder.hot import DEFAULT_RECHECK_EVERY
 from encoder.runtime import RuntimeConfig
@@ -35,6 +36,7 @@ class EncodeConfig:
         metrics_port, metrics_host: where metrics and health are served over HTTP (edge/health.py); port 0 = nowhere.
         publish_active: name this model as the one that rankers read, if none is named.
         backfill: how what is far behind is worked off beside live records.
+        traces: where spans go; None = none are made.
         incremental: build on states that are there; False is for comparison only.
     """
 
@@ -55,6 +57,7 @@ class EncodeConfig:
     metrics_host: str = "127.0.0.1"
     publish_active: bool = True
     backfill: BackfillConfig = field(default_factory=BackfillConfig)
+    traces: TraceConfig | None = None
     incremental: bool = True
 
     def __post_init__(self) -> None:

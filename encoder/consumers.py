@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from confluent_kafka import KafkaError, Message, TopicPartition
 
@@ -12,6 +12,7 @@ from edge.kafka import KafkaConfig
 from encoder.backfill import BackfillConfig
 from encoder.changelog import ChangelogRecord
 from schemas.errors import TopicError
+from schemas.traces import Headers, header_of
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class SourceConfig:
         max_poll_interval_s: likewise one that does not come back for more.
         commit_interval_s: how often offsets are committed: what a successor may meet again.
         window: most events of a state.
+        traced: read which events are traced.
     """
 
     kafka: KafkaConfig
@@ -32,6 +34,7 @@ class SourceConfig:
     commit_interval_s: float = 0.5
     backfill: BackfillConfig = field(default_factory=BackfillConfig)
     window: int = 256
+    traced: bool = False
 
 
 class Polled(NamedTuple):
@@ -45,9 +48,10 @@ class Polled(NamedTuple):
     next_offsets: dict[int, int]
 
 
-def to_record(message: Message, partition: int, offset: int) -> ChangelogRecord:
+def to_record(message: Message, partition: int, offset: int, traced: bool = False) -> ChangelogRecord:
     _, timestamp_ms = message.timestamp()
-    return ChangelogRecord(message.key(), message.value(), partition, offset, timestamp_ms)
+    traces = header_of(cast("Headers | None", message.headers())) if traced else None
+    return ChangelogRecord(message.key(), message.value(), partition, offset, timestamp_ms, traces)
 
 
 def made_anew(topic: str, partition: int, offset: int, expected: int) -> TopicError:

@@ -36,6 +36,7 @@ from encoder.metrics import EncodeMetrics
 from encoder.refresh_log import RefreshLog
 from encoder.source import Source
 from encoder.stopwatch import Stopwatch
+from encoder.traces import RefreshTraces
 from schemas.errors import UnavailableError
 
 _log = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class Worker:
         hot: HotStates,
         health: Health,
         check_broker: Callable[[], None],
+        traces: RefreshTraces | None = None,
     ) -> None:
         """
         Args:
@@ -77,6 +79,7 @@ class Worker:
         self._hot = hot
         self._health = health
         self._check_broker = check_broker
+        self._traces = traces
         self._pacer = Pacer(config.backfill)
         self._fetching = False  # backfill has worked off all that the broker sent
         self._reported_s = self._said_s = 0.0
@@ -104,9 +107,13 @@ class Worker:
                 polled = self._source.take(first, self._config.max_batch_users)  # 1
             if polled.records:
                 self._pacer.live_came()
+            traced = self._traces.begin(polled.records) if self._traces else None
+            write_s = self._watch.seconds("write")
             worked = self._work(self._engine, polled.records, polled_ms, stop)  # 2, 3
             if worked is None:
                 return
+            if traced:
+                traced.end(worked, self._watch.seconds("write") - write_s)
             with self._watch("note"):
                 self._note(worked, log)  # 4
             self._source.done(polled, [row.update for row, _ in worked])

@@ -102,7 +102,7 @@ class Source:
             if offset < self._positions.get(partition, 0):
                 raise made_anew(self._config.topic, partition, offset, self._positions[partition])
             if error is None:
-                records.append(to_record(message, partition, offset))
+                records.append(to_record(message, partition, offset, self._config.traced))
                 offset += 1
             self._positions[partition] = next_offsets[partition] = offset
         return Polled(records, next_offsets)

@@ -16,6 +16,7 @@ from edge.broker_watch import BrokerWatch
 from edge.health import Health, served
 from edge.kafka import topic_id
 from edge.process import end_unfinished, stop_on_signals
+from edge.tracing import tracing
 from encoder.bundle import load_bundle
 from encoder.config import EncodeConfig
 from encoder.consumers import SourceConfig
@@ -32,6 +33,7 @@ from encoder.runtime import Runtime
 from encoder.source import Source
 from encoder.stopwatch import Stopwatch
 from encoder.store_redis import RedisStateStore, connect
+from encoder.traces import RefreshTraces
 
 _log = logging.getLogger(__name__)
 
@@ -86,6 +88,7 @@ def run_encode(
             session_timeout_s=config.session_timeout_s,
             backfill=config.backfill,
             window=bundle.shape.context,
+            traced=config.traces is not None,
         ),
         LossWatch(RedisProgress(marks_client, names, bundle.model_id, changelog_id), metrics),
         on_gone=hot.drop_partitions,
@@ -94,12 +97,20 @@ def run_encode(
     # Kafka may be away for as long as it likes: states grow stale, and say so.
     kafka_watch = BrokerWatch(config.kafka, [names.sequences], math.inf, partial(health.set, "kafka"))
     redis_watch = RedisWatch(config.redis_url, names, partial(health.set, "redis"), config.publish_active)
-    worker = Worker(
-        config, source, engine, backfill_engine, changelog_id, metrics, watch, hot, health, kafka_watch.check
-    )
     _log.info("encoding %s with model %s on %s", names.sequences, bundle.model_id, runtime.provider)
     over_http = served(registry, health, config.metrics_port, config.metrics_host)
-    with stop_on_signals(stop) as signalled, metrics.stage.told(health), over_http, kafka_watch, redis_watch:
-        left = worker.run(stop)
+    with (
+        stop_on_signals(stop) as signalled,
+        metrics.stage.told(health),
+        over_http,
+        kafka_watch,
+        redis_watch,
+        tracing(config.traces, "encode", names.prefix) as spans,
+    ):
+        traces = RefreshTraces(spans, names, bundle.model_id) if spans else None
+        check_broker = kafka_watch.check
+        left = Worker(
+            config, source, engine, backfill_engine, changelog_id, metrics, watch, hot, health, check_broker, traces
+        ).run(stop)
     if not left and signalled.is_set():
         end_unfinished()

@@ -21,6 +21,7 @@ from pydantic_settings import (
 )
 
 from edge.log_lines import LogFormat
+from edge.tracing import TraceConfig
 from schemas.errors import ConfigError
 from schemas.event import DEFAULT_MAX_FUTURE_MS, ParserConfig
 from schemas.formats import BUILT_IN, Format
@@ -184,6 +185,17 @@ class Settings(BaseSettings):
         False,
         description="Log the messages of unexpected errors too, which may hold user ids, not their class and stack alone",
     )
+    traces_endpoint: str | None = Field(
+        None,
+        description="Where a stage sends traces: a collector's URL for OTLP over HTTP, e.g. `http://localhost:4318/v1/traces`; "
+        "needs the extra `otel`; unset: none are made",
+    )
+    trace_ratio: float = Field(
+        0.001,
+        ge=0,
+        le=1,
+        description="Share of the events that are traced, of those whose message has no `traceparent`",
+    )
 
     _file: ClassVar[Path | None] = None
 
@@ -210,6 +222,11 @@ class Settings(BaseSettings):
     def parser(self) -> ParserConfig:
         """What ingest accepts, and the oracle too."""
         return ParserConfig(self.vocabulary, self.unknown_names, self.max_future_ms, self.max_age_ms, self.formats)
+
+    @property
+    def traces(self) -> TraceConfig | None:
+        """Where spans go; None = none are made."""
+        return TraceConfig(self.traces_endpoint, self.trace_ratio) if self.traces_endpoint else None
 
     @property
     def bundle_dir(self) -> Path:

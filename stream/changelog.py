@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import confluent_kafka
@@ -43,6 +43,10 @@ _MAX_BATCH_BYTES = 1 << 20
 _MAX_UNACKNOWLEDGED = 8
 _FENCED = (ProducerFenced, InvalidProducerEpoch, InvalidTxnState, InvalidProducerIdMapping, OutOfOrderSequenceNumber)
 _TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
+#: Of a record: names and values, as aiokafka takes them.
+RecordHeaders = list[tuple[str, bytes]]
+_NONE: RecordHeaders = []
+_NO_HEADERS: Mapping[bytes, RecordHeaders] = {}
 
 
 class Write(NamedTuple):
@@ -108,9 +112,16 @@ class ChangelogWriter:
         return writer
 
     async def write(
-        self, writes: Iterable[Write], letters: Iterable[Letter] = (), dead_letters_topic: str = ""
+        self,
+        writes: Iterable[Write],
+        letters: Iterable[Letter] = (),
+        dead_letters_topic: str = "",
+        headers: Mapping[bytes, RecordHeaders] = _NO_HEADERS,
     ) -> Written:
         """Write records, and dead letters, in one transaction; returns when it is committed.
+
+        Args:
+            headers: of records, by key.
 
         Raises:
             FencedError: another worker owns the partition.
@@ -122,7 +133,7 @@ class ChangelogWriter:
         try:
             async with asyncio.timeout(self._timeout_s):
                 await producer.begin_transaction()
-                written = await self._send(producer, writes)
+                written = await self._send(producer, writes, headers)
                 for letter in letters:
                     await producer.send_and_wait(
                         dead_letters_topic,
@@ -136,7 +147,9 @@ class ChangelogWriter:
         except (TimeoutError, KafkaError) as error:
             raise self._mapped(error, "not written") from error
 
-    async def _send(self, producer: AIOKafkaProducer, writes: Iterable[Write]) -> Written:
+    async def _send(
+        self, producer: AIOKafkaProducer, writes: Iterable[Write], headers: Mapping[bytes, RecordHeaders]
+    ) -> Written:
         size = 0
         next_offset: int | None = None
         sent: deque[tuple[asyncio.Future[Any], int]] = deque()
@@ -148,11 +161,12 @@ class ChangelogWriter:
 
         batch = producer.create_batch()
         for key, value, timestamp_ms in writes:
-            if batch.append(key=key, value=value, timestamp=timestamp_ms) is None:  # full
+            of = headers.get(key, _NONE) if headers else _NONE
+            if batch.append(key=key, value=value, timestamp=timestamp_ms, headers=of) is None:  # full
                 future = await producer.send_batch(batch, self._topic, partition=self._partition)
                 sent.append((future, batch.record_count()))
                 batch = producer.create_batch()
-                batch.append(key=key, value=value, timestamp=timestamp_ms)
+                batch.append(key=key, value=value, timestamp=timestamp_ms, headers=of)
                 if len(sent) >= _MAX_UNACKNOWLEDGED:
                     await acknowledged()
             size += len(value or b"")

@@ -16,19 +16,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, ParamSpec, TypeVar
 
 from schemas.batch import Batch, decode_batch
 from schemas.errors import BatchError
 from schemas.sequence import HEADER_BYTES, RECORD_BYTES
 from stream.batch_queue import BatchQueue, Pending
-from stream.changelog import ChangelogWriter, Letter, Write, Written
+from stream.changelog import ChangelogWriter, Letter, RecordHeaders, Write, Written
 from stream.dead_letters import BAD_BATCH, BAD_SEQUENCE, dead_letter_headers
 from stream.memory_budget import MemoryBudget
 from stream.merge import combine, merge_many
 from stream.metrics import SequenceMetrics
 from stream.recovery import Damaged
+from stream.sequence_traces import SequenceTraces
 from stream.store import PartitionTable
 
 P = ParamSpec("P")
@@ -51,7 +52,9 @@ class Committer:
         dead_letters_topic: str,
         memory: MemoryBudget,
         fail: Callable[[BaseException], None],
+        traces: SequenceTraces | None = None,
     ) -> None:
+        self._traces = traces
         self._partition = partition
         self._writer = writer
         self._metrics = metrics
@@ -132,17 +135,21 @@ class Committer:
         waiting = self._queue.take()
         taken, batches, letters, users = _decoded(waiting, max(1, MAX_TRANSACTION_BYTES // self._sequence_bytes))
         self._queue.put_back(waiting[len(taken) :])
+        traced = self._traces.begin(taken) if self._traces else None
         async with self._memory.held(users * self._sequence_bytes):
             # 2 merge
             writes = await self._merged(batches, table)
             # 3 commit
             begun_ms = int(time.time() * 1000)
-            written = await self._transact(writes, letters)
+            headers = traced.sending(writes) if traced else None
+            written = await self._transact(writes, letters, headers)
             # 4 remember
             await self._remember(table, writes, written, begun_ms)
         # 5 ack
         for pending in taken:
             pending.ack()
+        if traced:
+            traced.end()
         self._count(batches, writes, letters)
 
     async def _merged(self, batches: list[Batch], table: PartitionTable) -> list[Write]:
@@ -158,11 +165,13 @@ class Committer:
             if value is not None
         ]
 
-    async def _transact(self, writes: list[Write], letters: list[Letter]) -> Written:
+    async def _transact(
+        self, writes: list[Write], letters: list[Letter], headers: Mapping[bytes, RecordHeaders] | None = None
+    ) -> Written:
         if not writes and not letters:
             return Written(0, None)
         started = time.perf_counter()
-        written = await self._writer.write(writes, letters, self._dead_letters_topic)
+        written = await self._writer.write(writes, letters, self._dead_letters_topic, headers or {})
         self._metrics.transaction_s.observe(time.perf_counter() - started)
         self._metrics.transaction_users.observe(len(writes))
         self._metrics.changelog_bytes.inc(written.size_bytes)

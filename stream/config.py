@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from edge.kafka import KafkaConfig
+from edge.tracing import TraceConfig
 from schemas.errors import ConfigError
 from schemas.event import ParserConfig
 from schemas.names import Names
@@ -34,6 +35,7 @@ class IngestConfig:
         give_up_after_s: without an answer from Kafka for so long the stage ends with UnavailableError.
         metrics_port, metrics_host: where metrics and health are served over HTTP (edge/health.py); port 0 = nowhere.
         schema_registry: of Avro and Protobuf, if `parser` accepts them. While it is away the worker waits, as long as for Kafka.
+        traces: where spans go; None = none are made.
     """
 
     kafka: KafkaConfig
@@ -50,6 +52,7 @@ class IngestConfig:
     metrics_port: int = 0
     metrics_host: str = "127.0.0.1"
     schema_registry: RegistryConfig | None = None
+    traces: TraceConfig | None = None
 
     def __post_init__(self) -> None:
         if not 1024 <= self.max_batch_bytes < BATCH_MAX_MESSAGE_BYTES:
@@ -78,6 +81,7 @@ class SequenceConfig:
         commit_interval_s: how often source offsets are committed.
         give_up_after_s: without an answer from Kafka for so long the stage ends with UnavailableError.
         metrics_port, metrics_host: where metrics and health are served over HTTP (edge/health.py); port 0 = nowhere.
+        traces: where spans go; None = none are made.
     """
 
     kafka: KafkaConfig
@@ -94,6 +98,7 @@ class SequenceConfig:
     give_up_after_s: float = 120.0
     metrics_port: int = 0
     metrics_host: str = "127.0.0.1"
+    traces: TraceConfig | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.capacity <= 1 << 16:

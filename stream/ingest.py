@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from edge.broker_watch import BrokerWatch
 from edge.health import Health, served
 from edge.process import end_unfinished, stop_on_signals
+from edge.tracing import tracing
 from stream.config import IngestConfig
 from stream.ingest_worker import IngestWorker
 from stream.metrics import IngestMetrics
@@ -56,7 +57,8 @@ def run_ingest(
         watch.check()
 
     over_http = served(registry, health, config.metrics_port, config.metrics_host)
-    with stop_on_signals(stop) as signalled, metrics.stage.told(health), over_http, watch:
-        left = IngestWorker(config, metrics, counts[config.names.batches]).run(stop, on_pass)
+    spans = tracing(config.traces, "ingest", config.names.prefix)
+    with stop_on_signals(stop) as signalled, metrics.stage.told(health), over_http, watch, spans as traces:
+        left = IngestWorker(config, metrics, counts[config.names.batches], traces).run(stop, on_pass)
     if not left and signalled.is_set():
         end_unfinished()

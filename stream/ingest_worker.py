@@ -26,12 +26,14 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from edge.group import leave_group
 from edge.kafka import make, mapped
 from edge.process import FAREWELL_S, in_time
+from edge.tracing import Tracing
 from schemas.errors import SlipstreamError, UnavailableError
 from schemas.event import Parser
 from stream.config import IngestConfig
 from stream.dead_letters import Headers, Provenance, dead_letter_headers, without_value
 from stream.expired import ExpiredOffsets
 from stream.in_flight import InFlight, Pass
+from stream.ingest_traces import IngestTraces, OnDelivery
 from stream.metrics import IngestMetrics
 from stream.pack import Packed, pack
 from stream.registry import StoppedError, framed_reader, framed_value
@@ -46,19 +48,24 @@ _HOPELESS = {
     KafkaError.GROUP_AUTHORIZATION_FAILED,
 }
 
-OnDelivery = Callable[[KafkaError | None, Message], None]
-
 
 class IngestWorker:
     """The loop. `partitions` are those of `engagement-batches`."""
 
-    def __init__(self, config: IngestConfig, metrics: IngestMetrics, partitions: int) -> None:
+    def __init__(
+        self, config: IngestConfig, metrics: IngestMetrics, partitions: int, tracing: Tracing | None = None
+    ) -> None:
         self._config = config
         self._metrics = metrics
         self._partitions = partitions
         self._parser = Parser(
             config.parser,
             framed_reader(config.schema_registry, config.parser.formats, config.give_up_after_s, self._pause),
+        )
+        self._traces = (
+            IngestTraces(tracing, config.traces.ratio, config.names, self._parser, partitions)
+            if tracing and config.traces
+            else None
         )
         self._in_flight = InFlight()
         self._to_commit: dict[int, int] = {}  # partition -> next offset
@@ -147,12 +154,16 @@ class IngestWorker:
             next_offsets[cast(int, message.partition())] = cast(int, message.offset()) + 1
         values = self._values(messages)
         arrived = [message.timestamp()[1] for message in messages]
+        traced = self._traces.begin(messages, values) if self._traces else None
         packed = pack(values, arrived, self._parser, self._partitions, self._config.max_batch_bytes)
+        if traced:
+            traced.packed(packed)
         begun = self._in_flight.begin(next_offsets)
         begun.undelivered = len(packed.batches) + len(packed.rejected)
         on_delivery = partial(self._on_delivery, begun, min(arrived) / 1000)
         for batch in packed.batches:
-            self._produce(self._config.names.batches, batch.partition, batch.value, None, [], on_delivery)
+            headers, told = traced.sending(batch.partition, on_delivery) if traced else ([], on_delivery)
+            self._produce(self._config.names.batches, batch.partition, batch.value, None, headers, told)
         for letter in packed.rejected:
             self._bury(messages[letter.at], letter.reason, letter.error, on_delivery)
         self._count(len(messages), packed)

@@ -23,6 +23,7 @@ from stream.memory_budget import MemoryBudget
 from stream.metrics import SequenceMetrics
 from stream.offsets import end_offsets
 from stream.recovery import Ends, Loaded, load_partitions
+from stream.sequence_traces import SequenceTraces
 from stream.store import PartitionTable, Stores
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,9 @@ class Ownership:
         metrics: SequenceMetrics,
         stores: Stores,
         fail: Callable[[BaseException], None],
+        traces: SequenceTraces | None = None,
     ) -> None:
+        self._traces = traces
         self._stores = stores
         self._kafka = kafka = config.kafka
         self._names = config.names
@@ -115,7 +118,14 @@ class Ownership:
         writers = await asyncio.gather(*[self._open_writer(partition) for partition in gained])
         for partition, writer in zip(gained, writers, strict=True):
             committer = Committer(
-                partition, writer, self._metrics, self._capacity, self._names.dead_letters, self._memory, self._fail
+                partition,
+                writer,
+                self._metrics,
+                self._capacity,
+                self._names.dead_letters,
+                self._memory,
+                self._fail,
+                self._traces,
             )
             self._owned[partition] = _Owned(committer)
         for owned in self._owned.values():

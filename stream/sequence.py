@@ -25,6 +25,7 @@ from edge.broker_watch import BrokerWatch
 from edge.health import Health, served
 from edge.kafka import Admin
 from edge.process import FAREWELL_S, end_unfinished, exit_at_once
+from edge.tracing import Tracing, tracing
 from schemas.errors import UnavailableError
 from stream.allocator import share_one_arena
 from stream.changelog import failure
@@ -34,6 +35,7 @@ from stream.metrics import SequenceMetrics
 from stream.ownership import Ownership
 from stream.progress import Progress, unread
 from stream.sequence_app import build_app, quieten_libraries
+from stream.sequence_traces import SequenceTraces
 from stream.stores import open_stores
 from stream.table import RebalanceSensor
 from stream.topics import check_topics
@@ -71,12 +73,18 @@ def run_sequence(config: SequenceConfig, registry: CollectorRegistry | None = No
     registry = registry or CollectorRegistry()
     health = Health({"kafka": "not asked yet", "tables": "joining the group"})
     over_http = served(registry, health, config.metrics_port, config.metrics_host)
-    with over_http, private_directory(config.data_dir) as data_dir:
-        asyncio.run(_serve(config, partitions, SequenceMetrics(registry), health, data_dir))
+    spans = tracing(config.traces, "sequence", config.names.prefix)
+    with over_http, private_directory(config.data_dir) as data_dir, spans as traces:
+        asyncio.run(_serve(config, partitions, SequenceMetrics(registry), health, data_dir, traces))
 
 
 async def _serve(
-    config: SequenceConfig, partitions: int, metrics: SequenceMetrics, health: Health, data_dir: Path
+    config: SequenceConfig,
+    partitions: int,
+    metrics: SequenceMetrics,
+    health: Health,
+    data_dir: Path,
+    spans: Tracing | None,
 ) -> None:
     stop = asyncio.Event()
 
@@ -86,7 +94,8 @@ async def _serve(
         exit_at_once(error, logger)
 
     stores = open_stores(config, data_dir)
-    ownership = Ownership(config, metrics, stores, fail)
+    traces = SequenceTraces(spans, config.names) if spans else None
+    ownership = Ownership(config, metrics, stores, fail, traces)
     app = build_app(config, partitions, ownership, data_dir, fail)
     loop = asyncio.get_running_loop()
     app.sensors.add(RebalanceSensor(ownership, loop))

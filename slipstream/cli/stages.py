@@ -106,6 +106,7 @@ def _ingest(command: typer.Context, metrics_port: MetricsPort = None) -> None:
             settings.parser,
             metrics_port=settings.metrics_port if metrics_port is None else metrics_port,
             metrics_host=settings.metrics_host,
+            traces=settings.traces,
             session_timeout_s=settings.session_timeout_ms / 1000,
             schema_registry=schema_registry(ctx),
         )
@@ -148,6 +149,7 @@ def _sequence(
             data_dir=sequence_dir or settings.sequence_dir,
             metrics_port=settings.metrics_port if metrics_port is None else metrics_port,
             metrics_host=settings.metrics_host,
+            traces=settings.traces,
             session_timeout_s=settings.session_timeout_ms / 1000,
         )
     )
@@ -197,6 +199,7 @@ def _encode(
             refresh_log=refresh_log,
             metrics_port=settings.metrics_port if metrics_port is None else metrics_port,
             metrics_host=settings.metrics_host,
+            traces=settings.traces,
             session_timeout_s=settings.session_timeout_ms / 1000,
         )
     )

@@ -23,6 +23,7 @@ from slipstream.pipeline import Pipeline
 from slipstream.processes import Stages
 from slipstream.stack import Stack
 from tests.bundles import random_bundle
+from tests.integration.otlp import Collector, collector
 
 pytestmark = [pytest.mark.integration]
 
@@ -35,6 +36,7 @@ class Deployment:
     def __init__(self, pipeline: Pipeline, directory: Path) -> None:
         self.pipeline, self.directory = pipeline, directory
         self.stages: Stages | None = None
+        self.collector: Collector | None = None
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -52,11 +54,11 @@ class Deployment:
         assert done.returncode == code, done.stderr
         return json.loads(done.stdout)
 
-    def send(self, value: bytes, user: str) -> None:
+    def send(self, value: bytes, user: str, **headers: str) -> None:
         producer = Producer(
             {"bootstrap.servers": self.pipeline.kafka.bootstrap_servers, "partitioner": "murmur2_random"}
         )
-        producer.produce(self.pipeline.names.engagements, value, user)
+        producer.produce(self.pipeline.names.engagements, value, user, headers=dict(headers))
         assert producer.flush(30) == 0
 
     def wait_until_quiet(self) -> None:
@@ -76,9 +78,21 @@ def deployment(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     pipeline = Pipeline(KafkaConfig(stack.kafka_bootstrap), stack.redis_url, names, bundle.model_id)
     deployment = Deployment(pipeline, directory)
     assert deployment.run("topics", "create").returncode == 0
-    # The last test reads what they log.
-    logging = {"SLIPSTREAM_LOG_FORMAT": "json", "SLIPSTREAM_LOG_LEVEL": "debug"}
-    with Stages([], directory / "logs", {**pipeline.environment(directory / "model"), **logging}) as stages:
+    with collector() as deployment.collector:
+        telemetry = {
+            "SLIPSTREAM_LOG_FORMAT": "json",
+            "SLIPSTREAM_LOG_LEVEL": "debug",
+            "SLIPSTREAM_TRACES_ENDPOINT": deployment.collector.endpoint,
+            "SLIPSTREAM_TRACE_RATIO": "0",
+            "OTEL_BSP_SCHEDULE_DELAY": "200",
+        }
+        environment = {**pipeline.environment(directory / "model"), **telemetry}
+        yield from replayed(deployment, environment)
+
+
+def replayed(deployment: Deployment, environment: dict[str, str]) -> Iterator[Deployment]:
+    pipeline = deployment.pipeline
+    with Stages([], deployment.directory / "logs", environment) as stages:
         for stage in ("ingest", "sequence", "encode"):
             stages.start(stage, stage)
         share = str(EVENTS / 100_000)
@@ -216,6 +230,66 @@ def test_a_sequence_keeps_as_many_events_as_the_settings_say(deployment: Deploym
         assert small.run("verify").returncode == 9, "with the default capacity they would be longer"
 
 
+def test_a_producers_trace_goes_through_all_stages(deployment: Deployment) -> None:
+    assert deployment.collector is not None
+    found, names = deployment.collector, deployment.pipeline.names
+    assert found.spans() == [], "the replay has no traces, and none are drawn"
+    trace, producer = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    event = encode_engagement("marked-user-4711", 987_654_321_987, "save", "home", int(time.time() * 1000))
+    deployment.send(event, "marked-user-4711", traceparent=f"00-{trace}-{producer}-01")
+    deployment.send(event, "marked-user-4711", traceparent=f"00-{trace[::-1]}-{producer}-00")
+    deployment.send(b"{", "marked-user-4711", traceparent=f"00-{'1' * 32}-{producer}-01")
+    deadline = time.monotonic() + 60
+    while len(found.of(trace)) < 9 or not found.of("1" * 32):
+        assert time.monotonic() < deadline, found.spans()
+        time.sleep(0.1)
+
+    spans = {(span.service.removeprefix("slipstream-"), span.name.split()[0]): span for span in found.of(trace)}
+    assert len(found.of(trace)) == len(spans) == 9
+    topics = {"ingest": names.engagements, "sequence": names.batches, "encode": names.sequences}
+    groups = {
+        "ingest": names.ingest_group,
+        "sequence": names.sequence_app,
+        "encode": names.encoder_group(deployment.pipeline.model_id),
+    }
+    before = producer
+    for stage, topic in topics.items():
+        poll, process = spans[stage, "poll"], spans[stage, "process"]
+        assert (poll.name, poll.kind, poll.parent_id, poll.links) == (f"poll {topic}", "client", before, (before,))
+        assert (process.name, process.kind, process.parent_id) == (f"process {topic}", "consumer", before)
+        assert poll.attributes.items() >= {"messaging.batch.message_count": 1, "slipstream.traces.dropped": 0}.items()
+        assert (
+            process.attributes.items()
+            >= {
+                "messaging.system": "kafka",
+                "messaging.operation.type": "process",
+                "messaging.operation.name": "process",
+                "messaging.destination.name": topic,
+                "messaging.consumer.group.name": groups[stage],
+            }.items()
+        )
+        assert process.attributes["messaging.kafka.offset"] >= 0
+        assert 0 <= int(process.attributes["messaging.destination.partition.id"]) < 4
+        assert not process.failed
+        if stage != "encode":
+            send = spans[stage, "send"]
+            assert (send.kind, send.parent_id) == ("producer", process.span_id)
+            assert process.start_ns <= send.start_ns <= send.end_ns <= process.end_ns
+            before = send.span_id
+    write = spans["encode", "EVALSHA"]
+    assert (write.kind, write.parent_id) == ("client", spans["encode", "process"].span_id)
+    assert write.attributes["db.system.name"] == "redis"
+    # What ingest sent is what sequence worked on.
+    sent, taken = spans["ingest", "send"].attributes, spans["sequence", "process"].attributes
+    for name in ("messaging.kafka.offset", "messaging.destination.partition.id"):
+        assert sent[name] == taken[name]
+    assert spans["encode", "process"].attributes["slipstream.refresh.kind"] in ("full", "append")
+
+    assert found.of(trace[::-1]) == [], "its producer does not sample it"
+    (letter,) = [span for span in found.of("1" * 32) if span.name.startswith("process")]
+    assert (letter.failed, letter.attributes["error.type"]) == (True, "not_json")
+
+
 def test_stages_log_json_lines_without_user_data(deployment: Deployment) -> None:
     """Also where something is wrong with what is the user's own: a message, and the state in Redis."""
     pipeline, user, item = deployment.pipeline, "marked-user-4711", 987_654_321_987
@@ -226,8 +300,9 @@ def test_stages_log_json_lines_without_user_data(deployment: Deployment) -> None
     redis.Redis.from_url(pipeline.redis_url).set(pipeline.names.state_key(pipeline.model_id, user.encode()), user)
     deployment.send(encode_engagement(user, item + 1, "save", "home", now_ms + 1), user)
     deployment.wait_until_quiet()
-    assert deployment.json("state", "show", user)["length"] == 2
+    assert deployment.json("state", "show", user)["length"] >= 2
     assert deployment.stages is not None
+    assert deployment.collector is not None
     for stage in ("ingest", "sequence", "encode"):
         text = deployment.stages.log_file(stage).read_text()
         lines = [json.loads(line) for line in text.splitlines()]
@@ -235,5 +310,6 @@ def test_stages_log_json_lines_without_user_data(deployment: Deployment) -> None
         assert all({"time", "level", "logger", "message", "worker"} <= line.keys() for line in lines)
         assert user not in text
         assert str(item) not in text
+    assert all(user.encode() not in body and str(item).encode() not in body for body in deployment.collector.bodies)
     (anew,) = [line for line in lines if "it is made anew" in line["message"]]
     assert anew["offset"] >= 0
