@@ -16,7 +16,8 @@ _HEAD = """# Metrics
 <!-- Written by `python -m slipstream.metrics_reference > docs/metrics.md`; a test compares. -->
 
 What `/metrics` of each stage says ([operations.md](operations.md), health endpoints), and what a ranker's `ReaderMetrics` adds to
-the registry that it is given. Seconds and bytes throughout. No label holds a user or an item; most series are those by partition.
+the registry that it is given. Seconds and bytes throughout. No label holds a user or an item: a worker has about 90 series, and
+one or two more for each partition that it owns.
 Counters of reasons and kinds are there from the start with 0, so that the first dead letter is an increase. `process_*` is told
 on Linux. `deploy/grafana/dashboards/slipstream.json` shows all this, and [alerts.md](alerts.md) says what to do about it.
 """
