@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 # fmt: off
-PLACES = ("schemas", "edge", "stream", "encoder", "ranker", "slipstream", "bench", "examples", "deploy", "docs")
+PLACES = ("schemas", "edge", "stream", "encoder", "ranker", "slipstream", "bench", "examples", "deploy", "docs", "tools")
 _CODE_INSIDE = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal", "jsonpickle"}
 #: torch.load unpickles, and so does what Lightning Fabric loads.
 _CALLS = {

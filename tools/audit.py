@@ -116,7 +116,14 @@ def licences_of(names: Iterable[str]) -> Mapping[str, str]:
 
 
 def main(extras: str) -> int:
-    needed = dependencies(PROJECT, extras.split(","))
+    try:
+        needed = dependencies(PROJECT, extras.split(","))
+    except metadata.PackageNotFoundError as missing:
+        print(
+            f"audit: {missing.name} is not installed: `make setup` installs what the extras {extras} need",
+            file=sys.stderr,
+        )
+        return 1
     wrong = {
         "not pinned": unpinned(needed, CONSTRAINTS.read_text()),
         "licence to look at": incompatible(licences_of(sorted(needed))),
