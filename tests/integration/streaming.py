@@ -189,7 +189,7 @@ class Deployment:
 def is_ready(stage: str, metrics_port: int) -> bool:
     """What the stage tells Prometheus."""
     with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics", timeout=5) as response:
-        return f"slipstream_{stage}_ready 1.0" in response.read().decode()
+        return f'slipstream_ready{{stage="{stage}"}} 1.0' in response.read().decode()
 
 
 def wait_until(what: str, condition: Callable[[], bool], timeout_s: float = 60) -> None:

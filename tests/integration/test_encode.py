@@ -79,7 +79,7 @@ def test_sequences_become_states(model: Model, changelog: Changelog, redis_url: 
         assert any(line["arrived_ms"] >= before_ms for line in lines)
         assert b"user" not in refresh_log.read_bytes()
 
-        wait_until("the lag is reported", lambda: "lag_records{" in scrape(port))
+        wait_until("the lag is reported", lambda: "slipstream_lag_messages{" in scrape(port))
         metrics = scrape(port)
         assert f'model_id="{model.bundle.model_id}",precision="fp32",provider="cpu"' in metrics
         assert 'refreshes_total{kind="full"}' in metrics
