@@ -20,6 +20,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
@@ -92,7 +93,7 @@ class JsonLines(logging.Formatter):
             time=at.replace("+00:00", "Z"),
             level=record.levelname.lower(),
             logger=record.name,
-            message=_printable(record.getMessage()),
+            message=_printable(message_of(record, self._user_data)),
             stage=self._stage,
             worker=self._worker,
             **{name: value for name in FIELDS if (value := getattr(record, name, None)) is not None},
@@ -113,8 +114,30 @@ class TextLines(logging.Formatter):
         super().__init__("%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
         self._user_data = user_data
 
+    def format(self, record: logging.LogRecord) -> str:
+        shown = copy(record)
+        shown.msg, shown.args = message_of(record, self._user_data), None
+        return super().format(shown)
+
     def formatException(self, ei: ExcInfo) -> str:  # noqa: N802 (logging's name)
         return stack(ei[1], self._user_data) if ei[1] is not None else ""
+
+
+def message_of(record: logging.LogRecord, user_data: bool) -> str:
+    """A record's message, without what unexpected errors in it say."""
+    if user_data:
+        return record.getMessage()
+    if record.name == "asyncio" and record.exc_info:  # what follows is the task's repr, with its error's
+        return record.getMessage().partition("\n")[0]
+    if isinstance(record.args, tuple) and any(isinstance(argument, BaseException) for argument in record.args):
+        return str(record.msg) % tuple(map(_argument, record.args))
+    return record.getMessage()
+
+
+def _argument(argument: object) -> object:
+    if isinstance(argument, BaseException) and told(argument, user_data=False) is _HIDDEN:
+        return f"{_kind(argument)} {_HIDDEN}"
+    return argument
 
 
 def told(error: BaseException, user_data: bool) -> str:

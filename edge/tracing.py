@@ -9,6 +9,7 @@ Whether an event is traced is decided once, by its producer or by ingest; a stag
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -150,6 +151,8 @@ def tracing(config: TraceConfig | None, stage: str, prefix: str) -> Iterator[Tra
     )
     provider = TracerProvider(ALWAYS_ON, resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(config.endpoint)))
+    # A collector that is away is told once a batch, not at every attempt.
+    logging.getLogger("opentelemetry.exporter").setLevel(logging.ERROR)
     try:
         yield Tracing(provider)
     finally:

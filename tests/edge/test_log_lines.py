@@ -65,6 +65,19 @@ def test_an_unexpected_errors_message_is_left_out(formatter: logging.Formatter) 
         assert part in shown
 
 
+@pytest.mark.parametrize("formatter", [JsonLines("encode", "host-7"), TextLines()])
+def test_nor_is_it_told_by_who_logs_the_error_itself(formatter: logging.Formatter) -> None:
+    """As Faust does, and asyncio for a task that nobody waited for."""
+    shown = formatter.format(
+        record("%s crashed: %r, after %r", "agent", KeyError(USER), UnavailableError("Redis at h:1"))
+    )
+    assert USER not in shown
+    assert all(part in shown for part in ("agent crashed", "KeyError", "Redis at h:1"))
+    lost = record(f"never retrieved\nfuture: <Task exception=KeyError({USER!r})>", error=raised(KeyError(USER)))
+    lost.name = "asyncio"
+    assert USER not in formatter.format(lost)
+
+
 @pytest.mark.parametrize("formatter", [JsonLines("encode", "host-7", user_data=True), TextLines(user_data=True)])
 def test_a_setting_shows_it(formatter: logging.Formatter) -> None:
     assert USER in formatter.format(record("it ends", error=raised(KeyError(USER))))
