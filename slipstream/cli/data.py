@@ -16,6 +16,7 @@ from schemas.names import Names
 from slipstream.cli.context import Context, context, needs_extra
 from slipstream.cli.logs import LoadLog, reads_log
 from slipstream.cli.stages import Json, kafka
+from slipstream.cli.times import time_ms
 from stream.pace import AsFastAsPossible, FixedRate, Pace, ScaledTime
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     app.command("replay")(_replay)
+    app.command("replay-raw")(_replay_raw)
     app.command("simulate")(_simulate)
 
 
@@ -122,6 +124,48 @@ def _pipeline(ctx: Context) -> Pipeline:
     from slipstream.pipeline import Pipeline
 
     return Pipeline(kafka(ctx), ctx.redis_url, ctx.settings.names, read_manifest(ctx.bundle_dir).model_id)
+
+
+def _replay_raw(
+    command: typer.Context,
+    topic: Annotated[str, typer.Argument(help="Another deployment's raw topic, on the same cluster")],
+    since: Annotated[str, typer.Option(help="What arrived since then: ISO 8601, or 90s, 15m, 6h, 2d ago")],
+    until: Annotated[str, typer.Option(help="And before then, likewise")],
+    wait: Annotated[
+        float | None, typer.Option(min=0, help="Then wait up to so many seconds until every stage has worked it off")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Send another deployment's raw messages of a span of time to this one, byte for byte: an incident, replayed.
+
+    Unreadable messages and forget requests too. `--prefix` names this deployment; examples/replay-hour tells the whole way.
+
+    Examples:
+
+      slipstream --prefix incident replay-raw slipstream.engagements --since 2026-01-31T10:00:00Z --until 2026-01-31T11:00:00Z
+
+      slipstream --prefix incident replay-raw slipstream.engagements --since 90m --until 30m --wait 60
+    """
+    from stream.raw_replay import replay_raw
+
+    ctx = context(command)
+    pipeline = None if wait is None else _pipeline(ctx)
+    span = time_ms("--since", since), time_ms("--until", until)
+    with progress_bar(ctx, "messages") as bar:
+        task = bar.add_task("replay-raw", total=None)
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        report = replay_raw(kafka(ctx), topic, ctx.settings.names, *span, on_progress=show)
+    if report.removed:
+        ctx.say(f"retention has removed the beginning of partitions {report.removed}: some of the span may be missing")
+    if json:
+        ctx.emit(msgspec.to_builtins(report))
+    else:
+        ctx.say(f"{report.messages:,} messages of {topic} sent to {ctx.settings.names.engagements}")
+    if pipeline is not None and wait is not None:
+        pipeline.wait_until_quiet(wait)
 
 
 @reads_log

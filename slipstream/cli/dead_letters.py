@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import sys
-import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
@@ -15,6 +12,7 @@ from schemas.errors import ConfigError, TopicError
 from slipstream.cli.context import EXIT_INTERRUPTED, Context, context
 from slipstream.cli.letters_view import print_letter, print_replay, print_report, summary
 from slipstream.cli.stages import Json, kafka
+from slipstream.cli.times import time_ms
 from stream.dead_letters import REASONS
 from stream.letters import DeadLetter, Place, Spans, all_letters, read_letter, read_letters
 from stream.letters_drop import count_by_reason, drop, spans_before, spans_up_to
@@ -25,8 +23,6 @@ from stream.letters_report import report_on
 Reasons = Annotated[
     list[str] | None, typer.Option("--reason", help="Only letters of this reason; repeatable [default: every reason]")
 ]
-
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 letters = typer.Typer(
     help="What could not be read: look at it, send it again, remove it.", no_args_is_help=True, rich_markup_mode=None
@@ -245,15 +241,4 @@ def _checked_reasons(reasons: list[str] | None) -> list[str]:
 
 
 def _time_ms(option: str, text: str | None) -> int | None:
-    """Unix ms of an instant, or of so long ago."""
-    if text is None:
-        return None
-    if ago := re.fullmatch(r"(\d{1,9})([smhd])", text, re.ASCII):
-        return int((time.time() - timedelta(**{_UNITS[ago[2]]: int(ago[1])}).total_seconds()) * 1000)
-    try:
-        instant = datetime.fromisoformat(text)
-    except ValueError:
-        raise ConfigError(
-            f"{option} {text}: neither ISO 8601, such as 2026-01-31T12:34:56Z, nor so long ago: 90s, 15m, 6h, 2d"
-        ) from None
-    return int((instant if instant.tzinfo else instant.replace(tzinfo=UTC)).timestamp() * 1000)
+    return None if text is None else time_ms(option, text)

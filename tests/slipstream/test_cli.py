@@ -16,12 +16,14 @@ from tests.bundles import random_bundle
 
 COMMANDS = (
     "up", "down", "status", "config show", "config reference", "doctor", "topics create", "ingest", "sequence",
-    "encode", "replay", "simulate", "train", "export", "evaluate", "train-ranker", "evaluate-ranker", "model status",
-    "model activate", "model retire", "state show", "rank", "verify", "demo", "forget", "bench stream", "bench chaos",
-    "size", "bench refresh", "bench e2e", "bench scale", "bench backfill", "bench accelerators", "bench rank", "bench state",
-    "bench tables", "bench soak", "dead-letters list", "dead-letters show", "dead-letters replay", "dead-letters drop", "watch",
+    "encode", "replay", "replay-raw", "simulate", "train", "export", "evaluate", "train-ranker", "evaluate-ranker",
+    "model status", "model activate", "model retire", "state show", "rank", "verify", "demo", "forget", "bench stream",
+    "bench chaos", "size", "bench refresh", "bench e2e", "bench scale", "bench backfill", "bench accelerators",
+    "bench rank", "bench state", "bench tables", "bench soak", "dead-letters list", "dead-letters show",
+    "dead-letters replay", "dead-letters drop", "watch",
 )  # fmt: skip
 NOWHERE = "127.0.0.1:1"
+SPAN = ("--since", "2m", "--until", "1m")
 
 
 def _slipstream(cwd: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -72,6 +74,9 @@ def test_help_says_what_it_does(tmp_path: Path, command: str) -> None:
         (["--kafka-bootstrap", "x:9", "replay", "ml-100k", "--rate", "0"], 2, "rate"),
         (["--kafka-bootstrap", "x:9", "replay", "ml-100k", "--rate", "1", "--speed", "2"], 2, "--speed"),
         (["--kafka-bootstrap", "x:9", "replay", "ml-100k", "--late", "2"], 2, "late"),
+        (["--kafka-bootstrap", "x:9", "replay-raw", "t", "--since", "noon", "--until", "1m"], 2, "--since noon"),
+        (["--kafka-bootstrap", "x:9", "replay-raw", "t", "--since", "1m", "--until", "2m"], 2, "not after its beginning"),
+        (["--kafka-bootstrap", "x:9", "--prefix", "t", "replay-raw", "t.engagements", *SPAN], 2, "itself"),
         (["train", "ml-100k", "--preset", "huge"], 2, "huge"),
         (["train", "log.csv", "--action-value", "5"], 2, "VALUE=NAME"),
         (["demo", "--kill", "kafka"], 2, "kafka"),
