@@ -37,9 +37,11 @@ class _Traced(NamedTuple):
 
 
 class IngestTraces:
-    """Args:
-    ratio: of the messages without a `traceparent`, how many are traced.
-    partitions: of `engagement-batches`.
+    """Of one worker.
+
+    Args:
+        ratio: of the messages without a `traceparent`, how many are traced.
+        partitions: of `engagement-batches`.
     """
 
     def __init__(self, tracing: Tracing, ratio: float, names: Names, parser: Parser, partitions: int) -> None:
