@@ -76,6 +76,7 @@ class KafkaSource:
             return self._look(known, ends, model_id)
         except BaseException:
             self.close()  # clients that saw a broker go may never find a group's coordinator again
+            self._admin = Admin(self._kafka)
             raise
 
     def close(self) -> None:

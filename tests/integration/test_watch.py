@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
+from PIL import Image
 
 from bench.chaos.redis import Server
 from edge.kafka import KafkaConfig
@@ -50,7 +51,10 @@ THINGS = (
     "armchair", "wall shelf", "table lamp", "rug", "planter", "mirror", "quilt", "bench", "curtain", "vase",
     "bookcase", "sofa", "side table", "pendant lamp", "cushion", "basket", "tray", "stool", "desk", "clock",
 )  # fmt: skip
+HISTORY = 24
 WAIT_MS = 60_000
+#: Before a picture is taken, so that the curve in it is longer than a few seconds.
+CURVE_MS = 75_000
 
 
 class Deployment:
@@ -150,19 +154,21 @@ def look_up(page: playwright.Page, user: str) -> None:
     page.get_by_label("User id").press("Enter")
 
 
-def shoot(page: playwright.Page, name: str) -> None:
+def shoot(page: playwright.Page, deployment: Deployment) -> None:
     """Pictures for the documents: desktop and phone, light and dark."""
     directory = os.environ.get("WATCH_SCREENSHOTS")
     if not directory:
         return
-    for size, viewport in (("", (1280, 1000)), ("-phone", (390, 844))):
+    page.wait_for_timeout(CURVE_MS)
+    deployment.act("ada", 77)
+    for size, (width, height) in {"": (1280, 1000), "-phone": (390, 844)}.items():
         for scheme in ("light", "dark"):
-            page.set_viewport_size({"width": viewport[0], "height": viewport[1]})
+            page.set_viewport_size({"width": width, "height": height})
             page.emulate_media(color_scheme=scheme)
-            page.wait_for_timeout(1500)
-            page.screenshot(path=Path(directory) / f"{name}{size}-{scheme}.png", full_page=True)
-    page.set_viewport_size({"width": 1280, "height": 1000})
-    page.emulate_media(color_scheme="light")
+            page.wait_for_timeout(3000)
+            file = Path(directory) / f"watch{size}{'-dark' if scheme == 'dark' else ''}.png"
+            page.screenshot(path=file, full_page=True)
+            Image.open(file).quantize(256).save(file, optimize=True)
 
 
 def test_figures_move_while_events_stream(page: playwright.Page, deployment: Deployment) -> None:
@@ -180,13 +186,13 @@ def test_figures_move_while_events_stream(page: playwright.Page, deployment: Dep
 
 def test_a_users_recommendations_change_with_their_events(page: playwright.Page, deployment: Deployment) -> None:
     expect = playwright.expect
-    for item_id in range(1, 9):
-        deployment.act("ada", item_id)
+    for i in range(HISTORY):
+        deployment.act("ada", 1 + i * 11 % ITEMS, ("view", "save", "like")[i % 3])
     look_up(page, "ada")
-    expect(page.locator("#events tr")).to_have_count(8)
+    expect(page.locator("#events tr")).to_have_count(HISTORY)
     expect(page.locator("#verdict")).to_contain_text("present")
     expect(page.locator("#items li")).to_have_count(10)
-    expect(page.locator("#facts")).to_contain_text("8 of")
+    expect(page.locator("#facts")).to_contain_text(f"{HISTORY} of")
     former = page.locator("#items").inner_text()
     deployment.act("ada", 150, "hide")
     expect(page.locator("#events tr.new")).to_have_count(1)
@@ -195,7 +201,7 @@ def test_a_users_recommendations_change_with_their_events(page: playwright.Page,
     expect(page.locator("#change")).to_contain_text("1 new event,")
     assert page.locator("#items").inner_text() != former
     assert page.locator("#items .move:not([class='move '])").count() > 0, "what moved is marked"
-    shoot(page, "watch")
+    shoot(page, deployment)
 
 
 def test_what_anybody_wrote_is_shown_as_text(page: playwright.Page, deployment: Deployment) -> None:
@@ -230,7 +236,7 @@ def test_redis_away_is_said_and_it_goes_on_when_it_is_back(page: playwright.Page
     look_up(page, "ada")
     expect(page.locator("#verdict")).to_contain_text("present")
     deployment.redis.kill()
-    expect(page.locator("#trouble")).to_contain_text("Redis does not answer")
+    expect(page.locator("#trouble")).to_contain_text("Nothing comes from Redis")
     expect(page.locator("#verdict")).to_contain_text("unavailable")
     expect(page.locator("#kafka")).to_contain_text("answers")
     deployment.redis.start(append_only=True)

@@ -32,6 +32,8 @@ function path(points, gap) {
 
 const MARGIN = { left: 46, right: 34, top: 8, bottom: 20 };
 
+const LABEL_PX = 12;
+
 /** Freshness over the last minutes, both percentiles on one logarithmic axis. `curve`: [Unix ms, p50, p99]. */
 export function drawCurve(box, curve, nowMs, keptMs) {
   const width = Math.max(240, box.clientWidth);
@@ -55,10 +57,12 @@ export function drawCurve(box, curve, nowMs, keptMs) {
     picture.append(svg("text", { x: x(nowMs - minutes * 60_000), y: height - 4, "text-anchor": "middle" }, label));
   }
   const shown = curve.filter(([ms]) => ms > nowMs - keptMs);
+  // Names of lines that end close to each other must not lie on each other.
+  const apart = last ? Math.max(0, LABEL_PX - (y(last[1]) - y(last[2]))) / 2 : 0;
   for (const [i, name] of [[1, "p50"], [2, "p99"]]) {
     const points = shown.map((point) => [Math.min(x(point[0]), width - MARGIN.right), y(point[i])]);
     picture.append(svg("path", { class: name, d: path(points, (3 * 5000 * inner.width) / keptMs) }));
-    if (points.length) picture.append(svg("text", { class: name, x: points.at(-1)[0] + 6, y: points.at(-1)[1] + 4 }, name));
+    if (points.length) picture.append(svg("text", { class: name, x: points.at(-1)[0] + 6, y: points.at(-1)[1] + 4 + (i === 1 ? apart : -apart) }, name));
   }
   box.replaceChildren(picture);
 }

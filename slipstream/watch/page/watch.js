@@ -63,8 +63,8 @@ function showTrouble() {
   if ($("stream").classList.contains("down")) lines.push("The connection to slipstream watch is lost: what is shown stands still. Trying again.");
   for (const [name, source] of [["Kafka", state.figures?.kafka], ["Redis", state.figures?.redis]]) {
     if (source && !source.ok) {
-      const since = source.answered_ms ? `, answered last at ${new Date(source.answered_ms).toISOString().slice(11, 19)}Z` : "";
-      lines.push(`${name} does not answer${since}; its figures stand still, and go on when it is back. ${source.said}`);
+      const since = source.answered_ms ? ` since ${new Date(source.answered_ms).toISOString().slice(11, 19)}Z` : "";
+      lines.push(`Nothing comes from ${name}${since}; it is asked again and again. ${source.said}`);
     }
   }
   const box = $("trouble");
