@@ -13,11 +13,11 @@ from typing import NamedTuple, cast
 
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
+from edge.allocator import return_freed_memory
 from edge.kafka import KafkaConfig, make, mapped
 from schemas.errors import SequenceError, UnavailableError
 from schemas.names import readers_group
 from schemas.sequence import MAGIC, VERSION, verify_sequence
-from stream.allocator import return_freed_memory
 from stream.dead_letters import Provenance
 from stream.store import PartitionTable, Stores
 

@@ -21,13 +21,13 @@ import faust
 from aiokafka.errors import KafkaError  # type: ignore[import-untyped]
 from prometheus_client import CollectorRegistry
 
+from edge.allocator import share_one_arena
 from edge.broker_watch import BrokerWatch
 from edge.health import Health, served
 from edge.kafka import Admin
 from edge.process import FAREWELL_S, end_unfinished, exit_at_once
 from edge.tracing import Tracing, tracing
 from schemas.errors import UnavailableError
-from stream.allocator import share_one_arena
 from stream.changelog import failure
 from stream.config import SequenceConfig
 from stream.data_dir import private_directory

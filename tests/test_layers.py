@@ -20,7 +20,7 @@ MAY_IMPORT = {
 #: The command line's doors to the benchmarks, which stand above it: imported when a command is run.
 UPWARDS = {
     ROOT / f"slipstream/cli/{name}.py": {"bench"}
-    for name in ("bench", "bench_group", "bench_rank", "bench_states", "evaluate", "train_ranker")
+    for name in ("bench", "bench_group", "bench_rank", "bench_soak", "bench_states", "evaluate", "train_ranker")
 }
 
 

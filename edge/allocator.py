@@ -19,6 +19,7 @@ def share_one_arena() -> None:
 
 
 def return_freed_memory() -> None:
-    """Give the system back what is free between what is kept: after recovery that is a quarter of the process, measured."""
+    """Give the system back what is free between what is kept, in all arenas: after a sequence worker's recovery that is a quarter
+    of the process, measured. It takes a millisecond, and longer where millions of small values are kept."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
