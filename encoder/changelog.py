@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from encoder.engine import Update
 from schemas.errors import SequenceError
-from schemas.sequence import NO_RECORDS, decode_sequence
+from schemas.sequence import NO_RECORDS, decode_sequence, is_of_another_version
 from schemas.state import Fence
 
 
@@ -47,6 +47,9 @@ def fold(records: Sequence[ChangelogRecord], topic: str, topic_id: bytes) -> Fol
     """One update per user, from its newest record: a sequence holds all that the ones before it held.
 
     A record that cannot be read is an error of its own; if an older one of its user can be, that one counts.
+
+    Raises:
+        SequenceError: a record of another version: skipped, its user's state would stay older than it looks.
     """
     by_user: dict[bytes, list[ChangelogRecord]] = {}
     errors: list[SequenceError] = []
@@ -64,6 +67,8 @@ def fold(records: Sequence[ChangelogRecord], topic: str, topic_id: bytes) -> Fol
                     NO_RECORDS if newest.value is None else decode_sequence(newest.value, _where(topic, newest)).records
                 )
             except SequenceError as error:
+                if newest.value and is_of_another_version(newest.value):
+                    raise
                 errors.append(error)
                 its_records.pop()
                 continue

@@ -118,6 +118,11 @@ def verify_sequence(value: bytes, where: str = "sequence") -> int:
     return int(floor)
 
 
+def is_of_another_version(value: bytes) -> bool:
+    """Whether a value that cannot be read is a sequence of another build: not to be skipped, nor to be written over."""
+    return len(value) > 2 and value[: len(MAGIC)] == MAGIC and value[2] != VERSION
+
+
 def sort_records(records: Records) -> Records:
     """Sorted by all four fields, distinct. `(n,)` of RECORD -> `(m,)`, m <= n."""
     if len(records) < 2:

@@ -17,7 +17,7 @@ from edge.allocator import return_freed_memory
 from edge.kafka import KafkaConfig, make, mapped
 from schemas.errors import SequenceError, UnavailableError
 from schemas.names import readers_group
-from schemas.sequence import MAGIC, VERSION, verify_sequence
+from schemas.sequence import is_of_another_version, verify_sequence
 from stream.dead_letters import Provenance
 from stream.store import PartitionTable, Stores
 
@@ -129,7 +129,8 @@ def load_partitions(
                         verify_sequence(value)
                     except SequenceError as bad:
                         where = Provenance(topic, partition, cast(int, message.offset()), written_ms)
-                        _refuse_other_version(value, bad, where)
+                        if is_of_another_version(value):
+                            raise SequenceError(f"{where}: {bad}") from None
                         damaged[partition].append(Damaged(where, key, value, str(bad)))
                         value = None
                 if key is not None:
@@ -156,11 +157,6 @@ def ended(messages: Iterable[Message], ends: Mapping[int, int]) -> set[int]:
         and error.code() == KafkaError._PARTITION_EOF
         and (message.offset() or 0) >= ends[cast(int, message.partition())]
     }
-
-
-def _refuse_other_version(value: bytes, error: SequenceError, where: Provenance) -> None:
-    if len(value) > 2 and value[:2] == MAGIC and value[2] != VERSION:
-        raise SequenceError(f"{where}: {error}") from None
 
 
 def _settings(kafka: KafkaConfig, topic: str) -> dict[str, object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from encoder.changelog import ChangelogRecord, fold
+from schemas.errors import SequenceError
 from schemas.sequence import Sequence, encode_sequence
 from schemas.state import Fence
 from tests.encoder.histories import events
@@ -67,6 +68,15 @@ def test_what_cannot_be_read_is_named_and_stops_nobody() -> None:
     assert {str(error).split(":")[0] for error in errors} == {
         f"topic the.topic, partition 2, offset {offset}" for offset in (2, 3, 4, 5)
     }
+
+
+def test_a_record_of_another_version_is_not_skipped() -> None:
+    newer = bytearray(value(1, 2))
+    newer[2] = 2
+    with pytest.raises(
+        SequenceError, match=r"partition 2, offset 2: sequence version 2, this build reads 1: upgrade it"
+    ):
+        fold([record(b"a", value(1), 1), record(b"a", bytes(newer), 2), record(b"b", value(1), 3)], "t", TOPIC_ID)
 
 
 def test_nothing() -> None:
