@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
@@ -56,6 +57,12 @@ app = typer.Typer(
 )
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"slipstream {metadata.version('slipstream-embeddings')}")
+        raise typer.Exit
+
+
 @app.callback()
 def root(
     command: typer.Context,
@@ -71,6 +78,9 @@ def root(
     bundle: Annotated[Path | None, typer.Option(help="Model bundle [default: DATA_DIR/model]")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error [default: info]")] = None,
     log_format: Annotated[str | None, typer.Option(help="Of a stage's log: text or json [default: text]")] = None,
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version", is_eager=True, callback=_print_version)
+    ] = False,
 ) -> None:
     command.obj = Context(
         config,

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,11 @@ def test_every_command_is_listed_here() -> None:
         return found
 
     assert names(typer.main.get_command(app)) == set(COMMANDS)  # type: ignore[arg-type]
+
+
+def test_the_version_is_the_packages(tmp_path: Path) -> None:
+    done = _slipstream(tmp_path, "--version")
+    assert (done.returncode, done.stdout) == (0, f"slipstream {metadata.version('slipstream-embeddings')}\n")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
