@@ -14,7 +14,7 @@ import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from typing import TYPE_CHECKING, Literal
 
@@ -38,11 +38,11 @@ _NAMES = {"receive": "poll", "process": "process", "send": "send"}
 class TraceConfig:
     """
     Attributes:
-        endpoint: the collector's URL for traces, such as http://localhost:4318/v1/traces.
+        endpoint: the collector's URL for traces, such as http://localhost:4318/v1/traces; it may hold a password.
         ratio: of the events without a `traceparent`, how many are traced.
     """
 
-    endpoint: str
+    endpoint: str = field(repr=False)
     ratio: float = 0.0
 
     def __post_init__(self) -> None:

@@ -185,10 +185,10 @@ class Settings(BaseSettings):
         False,
         description="Log the messages of unexpected errors too, which may hold user ids, not their class and stack alone",
     )
-    traces_endpoint: str | None = Field(
+    traces_endpoint: SecretStr | None = Field(
         None,
-        description="Where a stage sends traces: a collector's URL for OTLP over HTTP, e.g. `http://localhost:4318/v1/traces`; "
-        "needs the extra `otel`; unset: none are made",
+        description="Where a stage sends traces: a collector's URL for OTLP over HTTP, e.g. `http://localhost:4318/v1/traces`, "
+        "which may hold a password; needs the extra `otel`; unset: none are made",
     )
     trace_ratio: float = Field(
         0.001,
@@ -226,7 +226,9 @@ class Settings(BaseSettings):
     @property
     def traces(self) -> TraceConfig | None:
         """Where spans go; None = none are made."""
-        return TraceConfig(self.traces_endpoint, self.trace_ratio) if self.traces_endpoint else None
+        if self.traces_endpoint is None:
+            return None
+        return TraceConfig(self.traces_endpoint.get_secret_value(), self.trace_ratio)
 
     @property
     def bundle_dir(self) -> Path:
