@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 from typing import Any
@@ -95,6 +96,13 @@ def test_prometheus_finds_every_stage_and_its_rules() -> None:
     assert jobs["ranking"]["static_configs"] == [{"targets": ["ranking:8080"]}]
     for rules in config["rule_files"]:
         assert (ROOT / "deploy/prometheus" / rules).is_file(), rules
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed: apt-get install prometheus")
+def test_prometheus_takes_its_configuration() -> None:
+    command = ["promtool", "check", "config", str(ROOT / "deploy/prometheus/prometheus.yml")]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_grafana_finds_prometheus_and_the_dashboards() -> None:
