@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 import numpy as np
@@ -16,6 +16,8 @@ from stream.columns import MISSING_TIME, BadRow, Chunk, ColumnMapping
 from stream.values import PER_MS, BadValueError, outside, read_instant, read_item, read_name, read_user, shown
 
 UnknownNames = Literal["reject", "other"]
+#: Of a log's names that nobody knows, a message lists so many.
+MAX_TOLD = 10
 
 
 class RecordBuilder:
@@ -51,7 +53,11 @@ class RecordBuilder:
         records["item_id"] = bad.judge("item", lambda value: read_item(value, mapping.item_ids))
         for role, names in self._names.items():
             constant = self._constants.get(role)
-            records[role] = bad.judge(role, names.code) if constant is None else constant
+            if constant is None:
+                names.meet(chunk.columns[role].values)
+                records[role] = bad.judge(role, names.code)
+            else:
+                records[role] = constant
         if chunk.times is None:
             records["timestamp_ms"] = bad.judge("timestamp", lambda value: read_instant(value, mapping.timestamp_unit))
         else:
@@ -71,6 +77,7 @@ class _NameCodes:
         self, kind: str, values: Mapping[str, str], codes: Mapping[str, int], unknown_names: UnknownNames
     ) -> None:
         self._kind, self._values, self._codes, self._unknown_names = kind, values, codes, unknown_names
+        self._also: list[str] = []
         for value, name in values.items():
             self.known(name, f"the column mapping turns {value!r} into the")
 
@@ -79,16 +86,26 @@ class _NameCodes:
             raise ConfigError(f"{who} {self._kind} {name!r}, which is not one of {', '.join(self._codes)}")
         return self._codes[name]
 
+    def meet(self, values: Iterable[object]) -> None:
+        """The distinct values that come next: a complaint about one tells all that are unknown, to be met at once."""
+        named = [read_name(value) for value in values if value is not None and value != ""]
+        self._also = [shown(text) for text in named if self._code_of(text) is None][:MAX_TOLD]
+
+    def _code_of(self, text: str) -> int | None:
+        return self._codes.get(self._values.get(text, text))
+
     def code(self, value: object) -> int:
         text = read_name(value)
-        code = self._codes.get(self._values.get(text, text))
+        code = self._code_of(text)
         if code is not None:
             return code
         if self._unknown_names == "other":
             return self._codes[OTHER]
+        others = [other for other in self._also if other != shown(text)]
+        also = f", nor {'is' if len(others) == 1 else 'are'} {', '.join(others)}" if others else ""
         raise BadValueError(
-            f"{shown(text)} is no {self._kind} that is known ({', '.join(self._codes)}): map it to one of them, or add it at the "
-            f"end of the vocabulary (setting `{self._kind}s`)"
+            f"{shown(text)} is no {self._kind} that is known ({', '.join(self._codes)}){also}: map it to one of them, or "
+            f"add it at the end of the vocabulary (setting `{self._kind}s`)"
         )
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 CUSTOMERS, SHELVES, ITEMS_PER_SHELF, EVENTS = 200, 12, 25, 6_000
-END = datetime(2026, 6, 1, tzinfo=UTC)
+END = datetime(2025, 6, 1, tzinfo=UTC)
 DAYS = 60
 EVENT_NAMES, EVENT_SHARES = ("viewed", "added_to_cart", "bought"), (0.7, 0.2, 0.1)
 PAGES = ("home", "search", "product", "email")

@@ -21,7 +21,8 @@ stack = current(settings.data_dir)  # what `slipstream up` started; in productio
 redis_url = settings.redis_url.get_secret_value() if settings.redis_url else stack.redis_url if stack else ""
 
 bundle = load_bundle(settings.bundle_dir)
-reader, dcat = StateReader(redis_url, bundle, settings.names), Dcat.of(bundle)
+# A service would rather do without a state than wait: there the default, 100 ms for a call, or less.
+reader, dcat = StateReader(redis_url, bundle, settings.names, deadline_ms=10_000), Dcat.of(bundle)
 
 # Your retrieval stage's candidates; here, all items.
 names = Path("items.txt").read_text().split()

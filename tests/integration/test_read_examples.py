@@ -15,7 +15,7 @@ from ranker import Dcat, Request, StateReader
 from schemas.names import Names
 from tests.documents import ROOT
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 EXAMPLE = ROOT / "examples" / "read-states"
 
@@ -29,7 +29,7 @@ def run(program: str, ranked: Ranked, redis_url: str, *users: str) -> subprocess
     command = [sys.executable, str(EXAMPLE / program), *users]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SLIPSTREAM_")}
     return subprocess.run(
-        command, cwd=EXAMPLE, env={**environment, **settings}, capture_output=True, text=True, timeout=120
+        command, cwd=EXAMPLE, env={**environment, **settings}, capture_output=True, text=True, timeout=300
     )
 
 

@@ -245,6 +245,14 @@ def test_a_bad_line_is_named_or_skipped(line: str, column: str | None, problem: 
     assert problem in loaded.examples[0]
 
 
+def test_a_log_with_names_of_its_own_is_told_all_of_them_at_once(tmp_path: Path) -> None:
+    lines = [f"u,1,{action},home,1700000000000" for action in ("save", "bought", "viewed", "bought", "carted")]
+    with pytest.raises(
+        LogError, match=r"'bought' is no action that is known \(.*\), nor are 'viewed', 'carted': .*`actions`"
+    ):
+        read_log(csv_file(tmp_path, *lines))
+
+
 def test_bytes_that_are_not_utf8_spoil_only_their_row(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     head = b"user_id,item_id,action,surface,timestamp_ms\n"
