@@ -117,8 +117,8 @@ def plot_soak(result: dict[str, Any], file: Path) -> None:
         memory, descriptors, lag, freshness = axes
         for name, of in ours.items():
             minutes = [s / 60 for s in of["s"]]
-            memory.plot(minutes, of["rss_mb"], label=name.split("-")[0])
-            descriptors.plot(minutes, of["fds"], label=name.split("-")[0])
+            memory.plot(minutes, of["rss_mb"], label=name)
+            descriptors.plot(minutes, of["fds"], label=name)
         for stage, waiting in series["lag"]["messages"].items():
             lag.plot([s / 60 for s in series["lag"]["s"]], waiting, label=stage, linewidth=1)
         rows = series["freshness_ms"]
@@ -132,8 +132,10 @@ def plot_soak(result: dict[str, Any], file: Path) -> None:
         memory.set_ylim(bottom=0)
         descriptors.set_ylim(bottom=0)
         lag.set_yscale("symlog", linthresh=10)
+        lag.set_ylim(bottom=0)
         freshness.set_yscale("log")
         freshness.yaxis.set_major_formatter("{x:,.0f}")
+        freshness.yaxis.set_minor_formatter("")
         freshness.set_xlabel("minutes")
         figure.savefig(file, metadata={"Date": None})
         plt.close(figure)

@@ -101,10 +101,14 @@ def growth(looks: Sequence[Look], warm_up_s: float) -> Growth | None:
     )
 
 
-def judged(looks: Mapping[str, Sequence[Look]], warm_up_s: float) -> dict[str, Growth]:
-    """Of the processes that lived long enough."""
-    of_each = {process: growth(its, warm_up_s) for process, its in looks.items()}
-    return {process: found for process, found in of_each.items() if found is not None}
+def judged(looks: Mapping[str, Sequence[Look]], warm_up_s: float) -> dict[str, tuple[str, Growth]]:
+    """By stage, the process that lived longest of those that lived long enough: `encode-0.01` is of `encode`."""
+    found: dict[str, tuple[str, Growth]] = {}
+    for process, its in looks.items():
+        stage, grown = process.split("-")[0], growth(its, warm_up_s)
+        if grown is not None and (stage not in found or grown.minutes > found[stage][1].minutes):
+            found[stage] = process, grown
+    return found
 
 
 def _medians(at_s: NDArray[np.float64], values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

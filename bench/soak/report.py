@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from ranker.rows import Status
 from slipstream.demo.freshness import percentiles
 
 RANKER = "ranker"
+OURS = (*STAGES, RANKER)
 #: So long after a fault the stages may still catch up: a session that times out, a process that starts.
 _DISTURBED_FOR_S = 30.0
 _FRESHNESS_POINTS = 60
@@ -51,7 +52,7 @@ def soak_outcome(
         _figures(played, seen, grown, config, verdict, states),
         asdict(config),
         {
-            "growth": {name: _as_json(of) for name, of in grown.items()},
+            "growth": {stage: _as_json(*of) for stage, of in grown.items()},
             "series": _series(played, seen, grown),
             "ranker": seen.ranker,
             "exits": played.fleet.exit_codes(),
@@ -61,21 +62,20 @@ def soak_outcome(
         },
     )
     problems = [*problems_of(played, verdict, states), *seen.problems, *_of_readers(seen)]
-    lived = {_stage(name) for name in grown}
-    problems += [f"no process of {stage} lived long enough" for stage in (*STAGES, RANKER) if stage not in lived]
+    problems += [f"no process of {stage} lived long enough" for stage in OURS if stage not in grown]
     return Outcome(result, problems, mismatches_of(verdict, states), work_dir)
 
 
 def _figures(
     played: Played,
     seen: Seen,
-    grown: dict[str, Growth],
+    grown: Mapping[str, tuple[str, Growth]],
     config: SoakConfig,
     verdict: Verdict,
     states: StatesVerdict,
 ) -> dict[str, float | int | None]:
     """Growth is that of whoever grew most, of workers and ranker; Kafka's JVM is not ours."""
-    ours = {name: of for name, of in grown.items() if _stage(name) in (*STAGES, RANKER)}
+    ours = {stage: grown[stage][1] for stage in OURS if stage in grown}
     everything = percentiles(np.array([probe.took_ms for probe in seen.prober.found]))
     calm = percentiles(np.array(undisturbed(seen, played.done.timeline)))
     redis = seen.watch.memory
@@ -102,7 +102,7 @@ def _figures(
         "freshness_ms_p99_undisturbed": calm.get("p99"),
         "lag_end": int(np.median(last_lags)) if last_lags else None,
         "catch_up_s": played.catch_up_s,
-        **{f"rss_mb_{_stage(name)}": of.rss_mb for name, of in ours.items()},
+        **{f"rss_mb_{stage}": of.rss_mb for stage, of in ours.items()},
     }
 
 
@@ -126,14 +126,10 @@ def _of_readers(seen: Seen) -> list[str]:
     return problems
 
 
-def _stage(process: str) -> str:
-    """`encode-0.01` is of `encode`."""
-    return process.split("-")[0]
-
-
-def _as_json(of: Growth) -> dict[str, Any]:
+def _as_json(process: str, of: Growth) -> dict[str, Any]:
     low, high = of.rss_mb_per_h.low, of.rss_mb_per_h.high
     return {
+        "process": process,
         "judged_minutes": round(of.minutes, 1),
         "rss_mb": round(of.rss_mb, 1),
         "rss_mb_per_h": round(of.rss_mb_per_h.per_h, 2),
@@ -144,13 +140,13 @@ def _as_json(of: Growth) -> dict[str, Any]:
     }
 
 
-def _series(played: Played, seen: Seen, grown: dict[str, Growth]) -> dict[str, Any]:
+def _series(played: Played, seen: Seen, grown: Mapping[str, tuple[str, Growth]]) -> dict[str, Any]:
     """Over seconds from the first look: of processes that are judged, of Redis, lag, freshness, and what was done when."""
     watch = seen.watch
     start_s = min(looks[0].at_s for looks in watch.looks.values())
     lags = [lag for lag in watch.lags if lag.by_stage]
     return {
-        "processes": {name: _of_process(watch.looks[name], start_s) for name in grown},
+        "processes": {stage: _of_process(watch.looks[process], start_s) for stage, (process, _) in grown.items()},
         "redis": {
             "s": [round(memory.at_s - start_s, 1) for memory in watch.memory],
             "used_mb": [round(memory.used_mb, 2) for memory in watch.memory],

@@ -64,7 +64,10 @@ def test_descriptors_that_are_never_closed() -> None:
     assert leak.fds == 15  # between the middles of the first and the last of four times five minutes
 
 
-def test_a_process_that_did_not_live_long_is_not_judged() -> None:
+def test_a_stage_is_judged_by_its_oldest_process_and_nobody_by_a_short_life() -> None:
     short = looks(lambda s: 100 + s, to_s=800)
     assert judged({"sequence-1.04": short, "nobody": []}, WARM_UP_S) == {}
+    younger, oldest = looks(lambda s: 100 + s, to_s=1700), looks(lambda s: 100)
+    found = judged({"encode-1.01": younger, "encode-0.01": oldest, "ranker": oldest, "encode-1.02": short}, WARM_UP_S)
+    assert {stage: process for stage, (process, _) in found.items()} == {"encode": "encode-0.01", "ranker": "ranker"}
     assert slope_per_h(np.arange(3.0), np.arange(3.0)) is None
