@@ -45,7 +45,10 @@ def _read(graph: str, shape: ModelShape, path: Path) -> dict[str, NDArray[np.flo
     marks = _marks(shape)
     template = _BUILDERS[graph](marks, shape).graph
     if [(node.op_type, node.name) for node in stored.node] != [(node.op_type, node.name) for node in template.node]:
-        raise BundleError(f"{path}: not the graph that this build writes for such a model: export the model again")
+        raise BundleError(
+            f"{path}: not the graph that this build writes for such a model: export the model again, or, if its graphs are "
+            "your own (docs/own-encoder.md), set the precision fp32"
+        )
     values = {tensor.name: tensor for tensor in stored.initializer}
     root = np.sqrt(np.float32(shape.head_dim))  # queries hold it (graph_attention.queries)
     weights = {}
