@@ -27,11 +27,14 @@ ADMIN, ADMIN_PASSWORD = "admin", "hunter2-of-redis"
 
 @dataclass(frozen=True)
 class SecureRedis:
-    """Where it listens, the certificates, and a client that may do everything."""
+    """Where it listens, and the certificates."""
 
     port: int
     directory: Path
-    admin: redis.Redis
+
+    def admin(self) -> redis.Redis:
+        """A client that may do everything; to be closed."""
+        return redis.Redis.from_url(self.url(ADMIN, ADMIN_PASSWORD))
 
     def url(self, user: str, password: str, ca: str = "ca.pem", certificate: bool = True) -> str:
         query = {"ssl_ca_certs": self.directory / ca}
@@ -44,33 +47,33 @@ class SecureRedis:
 def secure_redis(directory: Path) -> Iterator[SecureRedis]:
     """Started with certificates of its own; killed at the end."""
     authority = Authority()
-    server, client = authority.issue("redis"), authority.issue("client")
+    own, client = authority.issue("redis"), authority.issue("client")
     for name, text in {
         "ca.pem": authority.pem(),
         "other.pem": Authority("another").pem(),
-        "server.pem": server.certificate_pem(),
-        "server.key": server.key_pem(),
+        "server.pem": own.certificate_pem(),
+        "server.key": own.key_pem(),
         "client.pem": client.certificate_pem(),
         "client.key": client.key_pem(),
     }.items():
         (directory / name).write_text(text)
     binary = redis_server(Machine.this(), None).binary
-    port = free_port()
+    port, by_itself = free_port(), _speaks_tls(binary)
     with ExitStack() as until_the_end:
-        process = subprocess.Popen([binary, _configuration(directory, port, _speaks_tls(binary))])
+        process = subprocess.Popen([binary, _configuration(directory, port, by_itself)])
         until_the_end.callback(process.wait)
         until_the_end.callback(process.kill)
-        if not _speaks_tls(binary):
+        if not by_itself:
             port = until_the_end.enter_context(proxied(HOST, port, _tls(directory))).port
-        found = SecureRedis(port, directory, redis.Redis())
-        admin = until_the_end.enter_context(redis.Redis.from_url(found.url(ADMIN, ADMIN_PASSWORD)))
-        wait_until("Redis answers over TLS", lambda: _answers(admin))
-        yield SecureRedis(port, directory, admin)
+        server = SecureRedis(port, directory)
+        wait_until("Redis answers over TLS", lambda: _answers(server))
+        yield server
 
 
-def _answers(client: redis.Redis) -> bool:
+def _answers(server: SecureRedis) -> bool:
     try:
-        return bool(client.ping())
+        with server.admin() as client:
+            return bool(client.ping())
     except redis.ConnectionError:
         return False
 

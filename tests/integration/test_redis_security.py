@@ -25,7 +25,7 @@ from slipstream.doctor.judge_redis import PERSISTENCE
 from slipstream.doctor.redis import redis_findings
 from tests.encoder.models import Model
 from tests.integration.encoding import Changelog, encoder
-from tests.integration.secure_redis import SecureRedis, secure_redis
+from tests.integration.secure_redis import ADMIN, ADMIN_PASSWORD, SecureRedis, secure_redis
 from tests.integration.test_encode import USERS, step
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
@@ -61,16 +61,18 @@ ENCODE, RANKERS, LOOK, ACTIVATE, RETIRE, DOCTOR = documented()
 def user(server: SecureRedis, prefix: str, who: str) -> Role:
     may, name = documented()[who], f"{prefix}-{list(documented()).index(who)}"
     commands = [f"+{command}" for command in may]
-    server.admin.execute_command("ACL", "SETUSER", name, "reset", "on", f">{PASSWORD}", f"~{prefix}:*", *commands)
+    with server.admin() as admin:
+        admin.execute_command("ACL", "SETUSER", name, "reset", "on", f">{PASSWORD}", f"~{prefix}:*", *commands)
     return Role(server.url(name, PASSWORD), may)
 
 
 @contextmanager
 def exactly(server: SecureRedis, role: Role, unused: frozenset[str] = frozenset()) -> Iterator[str]:
     """What runs inside may do all it wants to, and wants all that it may but `unused`."""
-    server.admin.config_resetstat()
-    yield role.url
-    counted = server.admin.info("commandstats")
+    with server.admin() as admin:
+        admin.config_resetstat()
+        yield role.url
+        counted = admin.info("commandstats")
     names = {name.removeprefix("cmdstat_"): calls for name, calls in counted.items()}
     used = {name for name, calls in names.items() if calls["calls"] or calls["rejected_calls"]} - _NOT_THE_ROLES
     assert used == role.may - unused
@@ -132,7 +134,7 @@ def test_what_a_role_may_not_do(server: SecureRedis, prefix: str) -> None:
                     client.set(f"{prefix}:active", "0" * 16)
     with redis.Redis.from_url(server.url("default", "")) as anybody, pytest.raises(redis.AuthenticationError):
         anybody.get(f"{prefix}:active")
-    nobody = redis.Redis.from_url(server.url("admin", "hunter2-of-redis", certificate=False))
+    nobody = redis.Redis.from_url(server.url(ADMIN, ADMIN_PASSWORD, certificate=False))
     with nobody as without_certificate, pytest.raises(redis.ConnectionError):
         without_certificate.ping()
 
