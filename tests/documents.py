@@ -47,13 +47,22 @@ class Shell:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for process in self._background:
+        running = [process for process in self._background if process.poll() is None]
+        for process in running:
             os.killpg(process.pid, signal.SIGTERM)
-        for process in self._background:
-            process.wait(30)
+        for process in running:
+            process.wait(60)
 
     def run(self, command: str, exit_code: int = 0, timeout_s: float = 600) -> str:
-        """What it prints; that of a background command goes to a file, and is in the message when a later one fails."""
+        """What it prints; that of a background command goes to a file, and is in the message when a later one fails.
+
+        `kill %2` ends the second background command.
+        """
+        if number := re.fullmatch(r"kill %(\d+)", command):
+            ended = self._background[int(number[1]) - 1]
+            os.killpg(ended.pid, signal.SIGTERM)
+            ended.wait(60)
+            return ""
         if command.endswith("&"):
             with self._log.open("ab") as log:
                 self._background.append(
