@@ -37,37 +37,31 @@ def work_off(deployment: Deployment) -> None:
 
 
 def test_another_number_of_partitions(kafka_bootstrap: str, prefix: str, tmp_path: Path) -> None:
-    (tmp_path / "new").mkdir()
-    with (
-        Deployment(kafka_bootstrap, prefix, tmp_path, FEW) as old,
-        Deployment(kafka_bootstrap, f"{prefix}-new", tmp_path / "new", MORE) as new,
-    ):
+    new = Names(f"{prefix}-new")
+    with Deployment(kafka_bootstrap, prefix, tmp_path, FEW) as old:
         old.send(random_events(400, 40, forget_share=0.02))
         work_off(old)
         truth = what_must_be(old.kafka, old.names)
         assert compare(truth, read_sequences(old.kafka, old.names)) == []
 
-        # Under a new prefix: the raw events are copied. A floor is not an event.
-        settings = {"SLIPSTREAM_KAFKA_BOOTSTRAP": kafka_bootstrap, "SLIPSTREAM_PREFIX": new.names.prefix}
+        # Under a new prefix: its raw topic gives the same sequences. A floor is not an event, and is not copied.
+        settings = {"SLIPSTREAM_KAFKA_BOOTSTRAP": kafka_bootstrap, "SLIPSTREAM_PREFIX": new.prefix}
         clean = {name: value for name, value in os.environ.items() if not name.startswith("SLIPSTREAM_")}
         command = [sys.executable, "-m", "slipstream", "replay", f"kafka:{old.names.engagements}"]
+        create_topics(old.kafka, new, MORE)
         done = subprocess.run(command, env=clean | settings, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stderr
-        work_off(new)
-        copied = what_must_be(new.kafka, new.names)
-        assert {user: rows for user, (_, rows) in copied.sequences.items()} == {
-            user: rows for user, (_, rows) in truth.sequences.items() if rows
-        }
-        assert compare(copied, read_sequences(new.kafka, new.names)) == []
+        copied = {user: rows for user, (_, rows) in what_must_be(old.kafka, new).sequences.items()}
+        assert copied == {user: rows for user, (_, rows) in truth.sequences.items() if rows}
 
         # In place: both topics are made anew, and ingest reads the raw topic again.
-        client = old.admin.client
-        for deleted in client.delete_topics([old.names.batches, old.names.sequences]).values():
+        both, client = [old.names.batches, old.names.sequences], old.admin.client
+        for deleted in client.delete_topics(both).values():
             deleted.result()
         for group in (old.names.ingest_group, old.names.sequence_app):
             client.delete_consumer_groups([group])[group].result()
-        both = {old.names.batches, old.names.sequences}
-        wait_until("they are made anew", lambda: both == set(create_topics(old.kafka, old.names, MORE).created))
+        wait_until("they are gone", lambda: not any(map(old.admin.partitions, both)))
+        assert set(create_topics(old.kafka, old.names, MORE).created) == set(both)
         work_off(old)
         assert compare(truth, read_sequences(old.kafka, old.names)) == []
 
