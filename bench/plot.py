@@ -10,6 +10,7 @@ import matplotlib as mpl
 mpl.use("svg")
 
 import matplotlib.pyplot as plt
+from matplotlib.ticker import LogLocator
 
 from bench.e2e import FRESH_MS
 from bench.scale import STAGES, ScaleBench, series
@@ -135,6 +136,7 @@ def plot_soak(result: dict[str, Any], file: Path) -> None:
         lag.set_ylim(bottom=0)
         freshness.set_yscale("log")
         freshness.yaxis.set_major_formatter("{x:,.0f}")
+        freshness.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
         freshness.yaxis.set_minor_formatter("")
         freshness.set_xlabel("minutes")
         figure.savefig(file, metadata={"Date": None})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import numpy as np
 
-from bench.chaos.load import make_load, users_for
+from bench.chaos.load import loads, make_load, users_for
 from schemas.sequence import DEFAULT_CAPACITY
 
 START_MS = 1_800_000_000_000
@@ -33,3 +35,11 @@ def test_a_seed_is_a_load() -> None:
     one, same, other = (make_load(1000, 40, 100, START_MS, seed) for seed in ((1,), (1,), (1, 1)))
     assert one.log.records.tobytes() == same.log.records.tobytes()
     assert one.log.records.tobytes() != other.log.records.tobytes()
+
+
+def test_more_of_the_same_users_flow_until_nobody_asks_any_more() -> None:
+    first, more, again = islice(loads(1000, 100, seed=1), 3)
+    assert (len(first.log), len(more.log), len(again.log)) == (1000, 300, 300)
+    assert first.log.users == more.log.users == again.log.users
+    assert more.log.records.tobytes() != again.log.records.tobytes()
+    assert {load.events_per_s for load in (first, more, again)} == {100}
