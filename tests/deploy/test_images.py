@@ -61,6 +61,7 @@ def test_the_bundles_base_is_pinned() -> None:
 @pytest.mark.parametrize("target", TARGETS)
 def test_an_image_runs_as_nobody_and_says_whether_it_lives(target: str) -> None:
     assert of(target, "USER") == ["10001:10001"]
+    assert image_environment(target)["ORT_DISABLE_TELEMETRY"] == "1"
     assert not any(name in {"ADD", "VOLUME"} for name, _ in stages()[target])
     if target == "tools":
         assert of(target, "HEALTHCHECK") == ["NONE"]
