@@ -13,8 +13,10 @@ from confluent_kafka import Producer
 from edge.kafka import KafkaConfig
 from encoder.store_redis import RedisStateStore, connect
 from schemas.bundle import ModelShape
+from schemas.errors import UnavailableError
 from schemas.event import encode_engagement, encode_forget
 from schemas.names import Names
+from slipstream.pipeline import Pipeline
 from slipstream.simulate import Simulation
 from slipstream.stack import Stack
 from stream.topics import create_topics
@@ -81,6 +83,9 @@ def test_the_hour_in_a_deployment_of_its_own(stack: Stack, prefix: str, tmp_path
         client.set(key, before)  # as a fail-over that lost this hour's writes would leave it
     until = now()
     production.get(production.events(20))
+    pipeline = Pipeline(production.kafka, stack.redis_url, production.names, production.bundle.model_id)
+    with pytest.raises(UnavailableError, match=r"after 0 s stages are still behind, in messages: ingest \d+\."):
+        pipeline.wait_until_quiet(0)  # what --wait does where no stage runs
 
     environment = {
         "SLIPSTREAM_KAFKA_BOOTSTRAP": stack.kafka_bootstrap,
