@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -63,10 +64,12 @@ class ProviderConfig:
 
 
 def import_onnxruntime() -> ModuleType:
-    """
+    """ONNX Runtime, which reports nothing to its maker unless the environment asks for that by itself.
+
     Raises:
         PrerequisiteError: no ONNX Runtime is installed, or its libraries do not load.
     """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         return importlib.import_module("onnxruntime")
     except ImportError as error:

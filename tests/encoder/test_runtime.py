@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from encoder.bundle import Bundle
-from encoder.providers import Opening, open_sessions
+from encoder.providers import Opening, import_onnxruntime, open_sessions
 from encoder.runtime import Runtime, RuntimeConfig, Slots
 from schemas.bundle import ModelShape
 from schemas.errors import BundleError, ConfigError, PrerequisiteError, ProviderError
@@ -109,6 +110,17 @@ def test_serving_needs_neither_torch_nor_onnx() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(("given", "used"), [(None, "1"), ("0", "0")])
+def test_onnxruntime_reports_to_nobody_unless_told_to(
+    given: str | None, used: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    if given is not None:
+        monkeypatch.setenv("ORT_DISABLE_TELEMETRY", given)
+    import_onnxruntime()
+    assert os.environ["ORT_DISABLE_TELEMETRY"] == used
 
 
 def test_only_what_was_asked_for_is_opened(bundle: Bundle) -> None:
