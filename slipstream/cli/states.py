@@ -212,7 +212,9 @@ def _verify(
         tolerance=None if settings.providers == ("cpu",) else ACROSS_PROVIDERS,
     )
     if behind:
-        report.note = "; ".join(filter(None, (report.note, f"the stages had not caught up, which looks wrong too: {behind}")))
+        report.note = "; ".join(
+            filter(None, (report.note, f"the stages had not caught up, which looks wrong too: {behind}"))
+        )
     if report.note:
         ctx.say(report.note)
     if json:
