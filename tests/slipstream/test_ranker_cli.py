@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from schemas.errors import ConfigError
 from slipstream.ranker_settings import ranker_config
 from slipstream.ranker_training import tasks_of
 from tests.encoder.evaluation.logs import circle_log
+from tests.slipstream.conftest import Said
 from tests.slipstream.test_cli import _slipstream
 
 SMALL = """
@@ -68,20 +70,22 @@ def test_a_log_becomes_a_ranker_and_its_bundle(tmp_path: Path, log: Path) -> Non
         ([], 4, "no checkpoint"),
     ],
 )
-def test_what_goes_wrong_is_said(tmp_path: Path, log: Path, arguments: list[str], code: int, said: str) -> None:
-    done = _slipstream(tmp_path, "train-ranker", log.name, *arguments)
+def test_what_goes_wrong_is_said(
+    typed: Callable[..., Said], log: Path, arguments: list[str], code: int, said: str
+) -> None:
+    done = typed("train-ranker", log.name, *arguments)
     assert (done.returncode, said in done.stderr, "Traceback" in done.stderr) == (code, True, False), done.stderr
 
 
-def test_what_needs_a_checkpoint_to_go_wrong(tmp_path: Path, log: Path) -> None:
-    begun = _slipstream(tmp_path, "train", log.name, "--config", "small.toml", "--no-export")
+def test_what_needs_a_checkpoint_to_go_wrong(typed: Callable[..., Said], log: Path) -> None:
+    begun = typed("train", log.name, "--config", "small.toml", "--no-export")
     assert begun.returncode == 0, begun.stderr
-    whole = _slipstream(tmp_path, "train-ranker", log.name, *STEPS)
+    whole = typed("train-ranker", log.name, *STEPS)
     assert (whole.returncode, "--share 0.9" in whole.stderr) == (2, True), whole.stderr
 
 
-def test_a_row_that_is_none_is_said(tmp_path: Path, log: Path) -> None:
-    done = _slipstream(tmp_path, "evaluate-ranker", log.name, "--row", "middle")
+def test_a_row_that_is_none_is_said(typed: Callable[..., Said], log: Path) -> None:
+    done = typed("evaluate-ranker", log.name, "--row", "middle")
     assert (done.returncode, "no_states" in done.stderr, "Traceback" in done.stderr) == (2, True, False), done.stderr
 
 

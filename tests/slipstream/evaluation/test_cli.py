@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.encoder.evaluation.logs import circle_log
+from tests.slipstream.conftest import Said
 from tests.slipstream.test_cli import _slipstream
 
 
@@ -50,6 +52,8 @@ def test_evaluate_says_figures_on_stdout_and_the_rest_on_stderr(tmp_path: Path, 
         (["--checkpoint", "."], 4, "no checkpoint"),
     ],
 )
-def test_what_goes_wrong_is_said(tmp_path: Path, log: Path, arguments: list[str], code: int, said: str) -> None:
-    done = _slipstream(tmp_path, "evaluate", log.name, "--action", "=view", "--surface", "=home", *arguments)
+def test_what_goes_wrong_is_said(
+    typed: Callable[..., Said], log: Path, arguments: list[str], code: int, said: str
+) -> None:
+    done = typed("evaluate", log.name, "--action", "=view", "--surface", "=home", *arguments)
     assert (done.returncode, said in done.stderr, "Traceback" in done.stderr) == (code, True, False), done.stderr
