@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-WORKERS ?= 3
+WORKERS ?= 4
 EXTRAS ?= cpu,rocksdb,registry,otel,train,parquet,movielens,demo,docs,examples,dev
 INSTALLED := $(VENV)/.installed
 

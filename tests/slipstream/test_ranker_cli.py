@@ -47,8 +47,8 @@ def log(tmp_path: Path) -> Path:
     return file
 
 
-def test_a_log_becomes_a_ranker_and_its_bundle(tmp_path: Path, log: Path) -> None:
-    begun = _slipstream(tmp_path, "train", log.name, "--config", "small.toml", "--share", "0.8", "--no-export")
+def test_a_log_becomes_a_ranker_and_its_bundle(tmp_path: Path, typed: Callable[..., Said], log: Path) -> None:
+    begun = typed("train", log.name, "--config", "small.toml", "--share", "0.8", "--no-export")
     assert begun.returncode == 0, begun.stderr
     done = _slipstream(tmp_path, "train-ranker", log.name, *STEPS, "--content", "content.npz", "--json")
     assert done.returncode == 0, done.stderr
@@ -59,7 +59,7 @@ def test_a_log_becomes_a_ranker_and_its_bundle(tmp_path: Path, log: Path) -> Non
     assert model.tasks == ("save", "like", "hide")
     assert model.score(None, np.array([7, 14]), 0).shape == (2, 3)
     # What was trained together is a checkpoint like any other.
-    again = _slipstream(tmp_path, "train-ranker", log.name, "--checkpoint", "var/ranker/checkpoint", *STEPS)
+    again = typed("train-ranker", log.name, "--checkpoint", "var/ranker/checkpoint", *STEPS)
     assert again.returncode == 0, again.stderr
 
 

@@ -8,10 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from tests.slipstream.conftest import Said
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = """
@@ -43,23 +46,11 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "slipstream", "train", "log.csv", "--config", "train.toml", "--json", *arguments]
+TRAIN = ("train", "log.csv", "--config", "train.toml", "--json")
 
 
-def environment() -> dict[str, str]:
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("SLIPSTREAM_")}
-    return {**clean, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-
-
-def run(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*arguments), cwd=directory, env=environment(), capture_output=True, text=True, timeout=150, check=False
-    )
-
-
-def test_a_log_becomes_a_bundle_with_a_card(directory: Path) -> None:
-    done = run(directory)
+def test_a_log_becomes_a_bundle_with_a_card(directory: Path, typed: Callable[..., Said]) -> None:
+    done = typed(*TRAIN)
     assert done.returncode == 0, done.stderr
     made = json.loads(done.stdout)
     assert made["steps"] == 40
@@ -78,25 +69,26 @@ def test_a_log_becomes_a_bundle_with_a_card(directory: Path) -> None:
     assert Path(directory, made["bundle"], "manifest.json").exists()
 
 
-def test_a_log_on_disk_is_read_once_and_again_when_it_changed(directory: Path) -> None:
-    arguments = ("--on-disk", "columns", "--no-export", "--max-steps", "3")
-    first, again = run(directory, *arguments), run(directory, *arguments)
+def test_a_log_on_disk_is_read_once_and_again_when_it_changed(directory: Path, typed: Callable[..., Said]) -> None:
+    arguments = (*TRAIN, "--on-disk", "columns", "--no-export", "--max-steps", "3")
+    first, again = typed(*arguments), typed(*arguments)
     assert (first.returncode, again.returncode) == (0, 0), first.stderr + again.stderr
     assert ("writing" in first.stderr, "writing" in again.stderr) == (True, False)
     one, two = json.loads(first.stdout), json.loads(again.stdout)
     assert (one["events"], one["metrics"]) == (two["events"], two["metrics"])
     with (directory / "log.csv").open("a") as log:
         log.write("new,1,view,home,1000000090000\n")
-    assert "writing" in run(directory, *arguments).stderr
+    assert "writing" in typed(*arguments).stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stopped_training_is_resumed(directory: Path, number: signal.Signals) -> None:
-    endless = ("--max-steps", "1000000", "--no-export")
+def test_a_stopped_training_is_resumed(directory: Path, typed: Callable[..., Said], number: signal.Signals) -> None:
+    endless = (*TRAIN, "--max-steps", "1000000", "--no-export")
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("SLIPSTREAM_")}
     process = subprocess.Popen(
-        command(*endless),
+        [sys.executable, "-m", "slipstream", *endless],
         cwd=directory,
-        env=environment(),
+        env={**clean, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -114,7 +106,7 @@ def test_a_stopped_training_is_resumed(directory: Path, number: signal.Signals) 
         process.kill()
     assert (process.returncode, "--resume goes on" in said) == (130, True), said
     assert "Traceback" not in said
-    refused = run(directory, *endless)
+    refused = typed(*endless)
     assert (refused.returncode, "--resume" in refused.stderr) == (2, True), refused.stderr
-    refused = run(directory, "--resume")
+    refused = typed(*TRAIN, "--resume")
     assert (refused.returncode, "max_steps is 40, there it is 1000000" in refused.stderr) == (2, True), refused.stderr
