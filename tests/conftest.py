@@ -50,16 +50,11 @@ _LONG = (
     "test_security.py",
     "test_stream_faults.py",
     "test_chaos.py",
-    "test_demo.py",
-    "test_start_page.py",
-    "test_soak.py",
     "test_rocksdb.py",
     "test_dead_letters_cli.py",
     "test_train_processes.py",
     "test_health.py",
     "test_offsets.py",
-    "test_own_encoder.py",
-    "test_your_data.py",
 )
 
 

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 
 def test_a_worker_is_killed_and_everything_is_watched(tmp_path: Path) -> None:
-    config = SoakConfig(minutes=0.15, rate=100, users=20, faults=((Kind.KILL, "encode"),), sample_every_s=0.2)
+    config = SoakConfig(minutes=0.3, rate=100, users=20, faults=((Kind.KILL, "encode"),), sample_every_s=0.2)
     outcome = run_soak(config, tmp_path, Console(stderr=True))
     assert outcome.problems == [], outcome.describe()
     figures, details = outcome.result.figures, outcome.result.details

@@ -79,8 +79,10 @@ def test_a_stage_ends_on_request_while_kafka_is_away(
             worker = workers[stage]
             worker.process.send_signal(signal.SIGTERM)
             assert worker.wait(END_TIMEOUT_S) == 0, worker.text()
-            assert "not committed" in worker.text()
             assert "Traceback" not in worker.text()
+        wait_until("Kafka answers again", lambda: deployment.lag(stage) >= 0)
+        # On a slow machine ingest may have committed all there was before Kafka went.
+        assert "not committed" in worker.text() or deployment.lag(stage) == 0, worker.text()
         deployment.start(stage)
         deployment.send(random_events(2_000, 500, seed=1))
         deployment.drain(90)
