@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated
 
 import msgspec
 import typer
@@ -19,8 +21,9 @@ from slipstream.cli.stages import Json, kafka
 from slipstream.cli.times import time_ms
 from stream.pace import AsFastAsPossible, FixedRate, Pace, ScaledTime
 
-if TYPE_CHECKING:
-    from slipstream.pipeline import Pipeline
+Wait = Annotated[
+    float | None, typer.Option(min=0, help="Then wait up to so many seconds until every stage has worked it off")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -64,9 +67,7 @@ def _replay(
     seed: Annotated[int, typer.Option(help="Of what is injected")] = 0,
     encoding: Annotated[Encoding, typer.Option("--format", help="Of the messages")] = "json",
     no_key: Annotated[bool, typer.Option("--no-key", help="Send without keys, instead of keyed by user")] = False,
-    wait: Annotated[
-        float | None, typer.Option(min=0, help="Then wait up to so many seconds until every stage has worked it off")
-    ] = None,
+    wait: Wait = None,
     json: Json = False,
 ) -> None:
     """Send an event log to the raw topic, as producers would. Full speed unless --rate or --speed is given.
@@ -95,7 +96,7 @@ def _replay(
         encoding=encoding,
         key_by_user=not no_key,
     )
-    pipeline = None if wait is None else _pipeline(ctx)
+    wait_if_asked = _waiter(ctx, wait)
     loaded = load_log()
     events = loaded.log[round(len(loaded.log) * start) : round(len(loaded.log) * end)]
     stop = threading.Event()
@@ -115,15 +116,18 @@ def _replay(
         )
     if report.stopped:
         raise KeyboardInterrupt
-    if pipeline is not None and wait is not None:
-        pipeline.wait_until_quiet(wait)
+    wait_if_asked()
 
 
-def _pipeline(ctx: Context) -> Pipeline:
+def _waiter(ctx: Context, seconds: float | None) -> Callable[[], None]:
+    """Waits for the stages, if that was asked for. What it takes is looked for now, before anything is sent."""
+    if seconds is None:
+        return lambda: None
     from encoder.bundle import read_manifest
     from slipstream.pipeline import Pipeline
 
-    return Pipeline(kafka(ctx), ctx.redis_url, ctx.settings.names, read_manifest(ctx.bundle_dir).model_id)
+    model_id = read_manifest(ctx.bundle_dir).model_id
+    return partial(Pipeline(kafka(ctx), ctx.redis_url, ctx.settings.names, model_id).wait_until_quiet, seconds)
 
 
 def _replay_raw(
@@ -131,9 +135,7 @@ def _replay_raw(
     topic: Annotated[str, typer.Argument(help="Another deployment's raw topic, on the same cluster")],
     since: Annotated[str, typer.Option(help="What arrived since then: ISO 8601, or 90s, 15m, 6h, 2d ago")],
     until: Annotated[str, typer.Option(help="And before then, likewise")],
-    wait: Annotated[
-        float | None, typer.Option(min=0, help="Then wait up to so many seconds until every stage has worked it off")
-    ] = None,
+    wait: Wait = None,
     json: Json = False,
 ) -> None:
     """Send another deployment's raw messages of a span of time to this one, byte for byte: an incident, replayed.
@@ -149,7 +151,7 @@ def _replay_raw(
     from stream.raw_replay import replay_raw
 
     ctx = context(command)
-    pipeline = None if wait is None else _pipeline(ctx)
+    wait_if_asked = _waiter(ctx, wait)
     span = time_ms("--since", since), time_ms("--until", until)
     with progress_bar(ctx, "messages") as bar:
         task = bar.add_task("replay-raw", total=None)
@@ -164,8 +166,7 @@ def _replay_raw(
         ctx.emit(msgspec.to_builtins(report))
     else:
         ctx.say(f"{report.messages:,} messages of {topic} sent to {ctx.settings.names.engagements}")
-    if pipeline is not None and wait is not None:
-        pipeline.wait_until_quiet(wait)
+    wait_if_asked()
 
 
 @reads_log
