@@ -46,7 +46,7 @@ _TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 #: Of a record: names and values, as aiokafka takes them.
 RecordHeaders = list[tuple[str, bytes]]
 _NONE: RecordHeaders = []
-_NO_HEADERS: Mapping[bytes, RecordHeaders] = {}
+NO_HEADERS: Mapping[bytes, RecordHeaders] = {}
 
 
 class Write(NamedTuple):
@@ -116,7 +116,7 @@ class ChangelogWriter:
         writes: Iterable[Write],
         letters: Iterable[Letter] = (),
         dead_letters_topic: str = "",
-        headers: Mapping[bytes, RecordHeaders] = _NO_HEADERS,
+        headers: Mapping[bytes, RecordHeaders] = NO_HEADERS,
     ) -> Written:
         """Write records, and dead letters, in one transaction; returns when it is committed.
 

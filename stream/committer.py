@@ -23,7 +23,7 @@ from schemas.batch import Batch, decode_batch
 from schemas.errors import BatchError
 from schemas.sequence import HEADER_BYTES, RECORD_BYTES
 from stream.batch_queue import BatchQueue, Pending
-from stream.changelog import ChangelogWriter, Letter, RecordHeaders, Write, Written
+from stream.changelog import NO_HEADERS, ChangelogWriter, Letter, RecordHeaders, Write, Written
 from stream.dead_letters import BAD_BATCH, BAD_SEQUENCE, dead_letter_headers
 from stream.memory_budget import MemoryBudget
 from stream.merge import combine, merge_many
@@ -141,7 +141,7 @@ class Committer:
             writes = await self._merged(batches, table)
             # 3 commit
             begun_ms = int(time.time() * 1000)
-            headers = traced.sending(writes) if traced else None
+            headers = traced.sending(writes) if traced else NO_HEADERS
             written = await self._transact(writes, letters, headers)
             # 4 remember
             await self._remember(table, writes, written, begun_ms)
@@ -166,12 +166,12 @@ class Committer:
         ]
 
     async def _transact(
-        self, writes: list[Write], letters: list[Letter], headers: Mapping[bytes, RecordHeaders] | None = None
+        self, writes: list[Write], letters: list[Letter], headers: Mapping[bytes, RecordHeaders] = NO_HEADERS
     ) -> Written:
         if not writes and not letters:
             return Written(0, None)
         started = time.perf_counter()
-        written = await self._writer.write(writes, letters, self._dead_letters_topic, headers or {})
+        written = await self._writer.write(writes, letters, self._dead_letters_topic, headers)
         self._metrics.transaction_s.observe(time.perf_counter() - started)
         self._metrics.transaction_users.observe(len(writes))
         self._metrics.changelog_bytes.inc(written.size_bytes)
