@@ -147,7 +147,7 @@ class Ownership:
             )
             for partition, start in starts.items():
                 self._owned[partition].source_start = start
-        if lost:
+        if lost and mine:
             del leaving  # their tables were among what stays: steps of 15 MB in a soak, which nothing gave back
             self._in_background(return_freed_memory)
         if lost or gained:
