@@ -13,8 +13,6 @@ not known either (`KeyError: b'alice'`), so its class and its stack are shown, a
 from __future__ import annotations
 
 import logging
-import os
-import socket
 import sys
 import threading
 import time
@@ -28,6 +26,7 @@ from typing import Any, Literal, TextIO
 
 import msgspec
 
+from edge.process import process_id
 from schemas.errors import SlipstreamError
 
 LogFormat = Literal["text", "json"]
@@ -175,10 +174,11 @@ def _printable(text: str) -> str:
 
 def start_logging(config: LogConfig, output: TextIO | None = None) -> None:
     """Every line of this process to `output`, by default stderr, warnings and unexpected errors of all threads too."""
-    worker = f"{socket.gethostname()}-{os.getpid()}"
     handler = logging.StreamHandler(output or sys.stderr)
     handler.setFormatter(
-        JsonLines(config.stage, worker, config.user_data) if config.format == "json" else TextLines(config.user_data)
+        JsonLines(config.stage, process_id(), config.user_data)
+        if config.format == "json"
+        else TextLines(config.user_data)
     )
     logging.basicConfig(level=config.level.upper(), handlers=[handler], force=True)
     for name in _TALKATIVE:

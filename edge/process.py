@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,6 +39,11 @@ def stop_on_signals(stop: threading.Event) -> Iterator[threading.Event]:
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
+
+
+def process_id() -> str:
+    """This process among those of all machines: `host-pid`."""
+    return f"{socket.gethostname()}-{os.getpid()}"
 
 
 def in_time(limit_s: float, work: Callable[[], object]) -> bool:

@@ -10,15 +10,13 @@ Whether an event is traced is decided once, by its producer or by ingest; a stag
 from __future__ import annotations
 
 import logging
-import os
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import TYPE_CHECKING, Literal
 
-from edge.process import FAREWELL_S, in_time
+from edge.process import FAREWELL_S, in_time, process_id
 from schemas.errors import ConfigError, PrerequisiteError
 from schemas.traces import TraceParent
 
@@ -93,6 +91,25 @@ class Tracing:
             start_ns,
         )
 
+    def received(
+        self,
+        topic: str,
+        parents: Sequence[TraceParent],
+        messages: int,
+        dropped: int,
+        attributes: Attributes,
+        begun_ns: int,
+    ) -> None:
+        """The span of a batch's arrival, over at once: in the trace of its first traced event, linked to all of them.
+
+        Args:
+            parents: of the traced events, one at least.
+            messages: of the batch.
+            dropped: events that were to be traced and are not.
+        """
+        counted = {**attributes, "messaging.batch.message_count": messages, "slipstream.traces.dropped": dropped}
+        self.messaging("receive", topic, parents[0], counted, begun_ns, parents).end()
+
     def redis(self, parent: TraceParent, attributes: Attributes, start_ns: int) -> Span:
         """A span of a write to Redis, begun."""
         named = {"db.system.name": "redis", "db.operation.name": "EVALSHA", **attributes}
@@ -145,7 +162,7 @@ def tracing(config: TraceConfig | None, stage: str, prefix: str) -> Iterator[Tra
         {
             "service.name": f"slipstream-{stage}",
             "service.namespace": prefix,
-            "service.instance.id": f"{socket.gethostname()}-{os.getpid()}",
+            "service.instance.id": process_id(),
             "service.version": metadata.version("slipstream-embeddings"),
         }
     )

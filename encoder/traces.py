@@ -60,13 +60,7 @@ class BatchTraces:
         self._of_all = of_all
         self._traced = traced
         self._begun_ns = time_ns()
-        parents = [event.parent for event in traced]
-        received: Attributes = {
-            **of_all,
-            "messaging.batch.message_count": messages,
-            "slipstream.traces.dropped": dropped,
-        }
-        tracing.messaging("receive", topic, parents[0], received, self._begun_ns, parents).end()
+        tracing.received(topic, [event.parent for event in traced], messages, dropped, of_all, self._begun_ns)
 
     def end(self, worked: Iterable[tuple[Folded, Done]], write_s: float) -> None:
         """The batch's states are in Redis.

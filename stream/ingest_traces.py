@@ -76,7 +76,8 @@ class IngestTraces:
                 self._tracing.fail(span, error.reason)
                 continue
             traced.append(_Traced(user, span))
-        self._receive(len(messages), parents, dropped, begun_ns)
+        group = {"messaging.consumer.group.name": self._names.ingest_group}
+        self._tracing.received(self._names.engagements, parents, len(messages), dropped, group, begun_ns)
         by_partition: dict[int, list[_Traced]] = defaultdict(list)
         owners = partitions_of([event.user for event in traced], self._partitions).tolist() if traced else []
         for partition, event in zip(owners, traced, strict=True):
@@ -95,16 +96,6 @@ class IngestTraces:
             elif parent is None and i in drawn:
                 picked.append((i, None))
         return picked
-
-    def _receive(self, messages: int, parents: list[TraceParent], dropped: int, begun_ns: int) -> None:
-        """The pass itself: in the trace of its first event, linked to all of them."""
-        attributes: Attributes = {
-            "messaging.consumer.group.name": self._names.ingest_group,
-            "messaging.batch.message_count": messages,
-            "slipstream.traces.dropped": dropped,
-        }
-        topic = self._names.engagements
-        self._tracing.messaging("receive", topic, parents[0], attributes, begun_ns, parents).end()
 
 
 class PassTraces:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from time import time_ns
 from typing import TYPE_CHECKING, NamedTuple
 
-from edge.tracing import Attributes, Tracing, parent_of
+from edge.tracing import Tracing, parent_of
 from schemas.names import Names
 from schemas.traces import HEADER_TRACES, MAX_TRACES, TraceParent, decode_traces, encode_traces, header_of
 from stream.batch_queue import Pending
@@ -56,13 +56,7 @@ class TransactionTraces:
         self._sends: list[Span] = []
         begun_ns = time_ns()
         group = {"messaging.consumer.group.name": names.sequence_app}
-        received: Attributes = {
-            **group,
-            "messaging.batch.message_count": messages,
-            "slipstream.traces.dropped": dropped,
-        }
-        parents = [event.parent for event in traced]
-        tracing.messaging("receive", names.batches, parents[0], received, begun_ns, parents).end()
+        tracing.received(names.batches, [event.parent for event in traced], messages, dropped, group, begun_ns)
         self._partition = str(traced[0].at.partition)
         self._spans = [
             tracing.messaging(
