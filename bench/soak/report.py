@@ -34,13 +34,11 @@ class Seen:
 
     Attributes:
         ranker: what it counted.
-        problems: what it met that must not be.
     """
 
     watch: Watch
     prober: Prober
     ranker: dict[str, int] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
 
 
 def soak_outcome(
@@ -61,7 +59,7 @@ def soak_outcome(
             "states_remade": states.remade,
         },
     )
-    problems = [*problems_of(played, verdict, states), *seen.problems, *_of_readers(seen)]
+    problems = [*problems_of(played, verdict, states), *_of_readers(seen)]
     problems += [f"no process of {stage} lived long enough" for stage in OURS if stage not in grown]
     return Outcome(result, problems, mismatches_of(verdict, states), work_dir)
 
