@@ -163,6 +163,11 @@ class State(NamedTuple):
         """`(length,)` of RECORD."""
         return self.slots["event"]
 
+    @property
+    def value_bytes(self) -> int:
+        """Of the value as it is stored, its room for more slots included; as StateLayout.value_bytes says."""
+        return FIXED_BYTES + self.header.embedding.nbytes + self.header.capacity * self.slots.itemsize
+
 
 def encode_header(header: Header, layout: StateLayout) -> bytes:
     """The fixed header and the embedding, with its checksum."""

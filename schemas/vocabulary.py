@@ -41,6 +41,14 @@ class Vocabulary(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=T
             if len(names) > MAX_CODES:
                 raise ConfigError(f"{kind} has {len(names)} names, a record can tell {MAX_CODES} apart")
 
+    def action_name(self, code: int) -> str:
+        """For people, also of a code that the vocabulary does not have."""
+        return _name(self.actions, code)
+
+    def surface_name(self, code: int) -> str:
+        """Likewise."""
+        return _name(self.surfaces, code)
+
     @cached_property
     def action_codes(self) -> Mapping[str, int]:
         return {name: code for code, name in enumerate(self.actions)}
@@ -64,3 +72,7 @@ class Vocabulary(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=T
                     f"{where}: {kind} are {theirs}, which does not begin with {ours}: codes are positions, so names may only "
                     "be added at the end; restore the order, or train a model on the new vocabulary"
                 )
+
+
+def _name(names: tuple[str, ...], code: int) -> str:
+    return names[code] if code < len(names) else f"code {code}"

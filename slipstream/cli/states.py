@@ -66,7 +66,7 @@ def _show(
         shown |= {
             "length": header.length,
             "capacity": header.capacity,
-            "bytes": bundle.layout.value_bytes(header.capacity),
+            "bytes": row.state.value_bytes,
             "newest_event_ms": header.newest_event_ms,
             "arrived_ms": header.arrived_ms,
             "encoded_ms": header.encoded_ms,
@@ -77,8 +77,8 @@ def _show(
                 "timestamp_ms": timestamp_ms,
                 "item_id": item_id,
                 "item": names.get(item_id, str(item_id)),
-                "action": _name(vocabulary.actions, action),
-                "surface": _name(vocabulary.surfaces, surface),
+                "action": vocabulary.action_name(action),
+                "surface": vocabulary.surface_name(surface),
             }
             for timestamp_ms, item_id, action, surface in row.state.events[len(row.state.events) - events :].tolist()
         ]
@@ -88,10 +88,6 @@ def _show(
         _print_state(ctx, shown, listed)
     if row.state is None:
         raise typer.Exit(EXIT_NO_STATE)
-
-
-def _name(names: tuple[str, ...], code: int) -> str:
-    return names[code] if code < len(names) else f"code {code}"
 
 
 def _time(ms: int) -> str:

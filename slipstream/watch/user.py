@@ -101,8 +101,8 @@ class Shelf:
                 record[0],
                 str(record[1]),
                 self.titles.get(record[1], ""),
-                _name(self.vocabulary.actions, record[2]),
-                _name(self.vocabulary.surfaces, record[3]),
+                self.vocabulary.action_name(record[2]),
+                self.vocabulary.surface_name(record[3]),
                 known is not None and record not in known,
             )
             for record in reversed(records[-SHOWN_EVENTS:].tolist())
@@ -169,7 +169,7 @@ class Followed:
                 header.length,
                 header.capacity,
                 bundle.shape.context if bundle else None,
-                state.slots.itemsize * header.capacity + 128 + 2 * len(header.embedding),
+                state.value_bytes,
             ),
             events,
             [
@@ -189,7 +189,3 @@ def model_note(bundle: Bundle | None, active: str | None) -> str:
     if bundle.model_id != active:
         return f"rankers read model {active}, the bundle here is {bundle.model_id}: start with the bundle of {active}"
     return ""
-
-
-def _name(names: tuple[str, ...], code: int) -> str:
-    return names[code] if code < len(names) else f"code {code}"
