@@ -25,20 +25,23 @@ def commands(page: Path, section: str | None = None) -> list[str]:
     return [line for line in lines if line.strip() and not line.startswith("#")]
 
 
+def environment(more: Mapping[str, str]) -> dict[str, str]:
+    """A person's: none of this process's settings, and the programs of this Python on the PATH, as where it is activated."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("SLIPSTREAM_")}
+    return {**clean, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", **more}
+
+
 class Shell:
     """Runs commands one after the other, as a person does in one directory. Those that end in `&` go on until the end."""
 
-    def __init__(self, directory: Path, environment: Mapping[str, str], log: Path) -> None:
+    def __init__(self, directory: Path, settings: Mapping[str, str], log: Path) -> None:
         """
         Args:
-            environment: added to this process's own, of which no setting is passed on.
+            settings: added to `environment`.
             log: what the background commands say.
         """
         self.directory, self._log = directory, log
-        # The programs of this Python's environment are on the PATH, as in one that is activated.
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("SLIPSTREAM_")}
-        self._environment = {**clean, "PATH": path, **environment}
+        self._environment = environment(settings)
         self._background: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Shell:

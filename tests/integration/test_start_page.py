@@ -10,7 +10,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from typing import NamedTuple
 import pytest
 
 from slipstream.stack import down
+from tests.documents import environment
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "start.md").read_text()
@@ -70,12 +70,10 @@ class Shell:
     """A bash that a person types into. It notes all that is printed, by background jobs too."""
 
     def __init__(self, directory: Path) -> None:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("SLIPSTREAM_")}
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         self._process = subprocess.Popen(
             ["bash"],
             cwd=directory,
-            env={**kept, "PATH": path, "COLUMNS": "150"},
+            env=environment({"COLUMNS": "150"}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
