@@ -237,7 +237,8 @@ def test_who_has_no_state_or_a_damaged_one_is_told_so(page: playwright.Page, dep
 
 def test_redis_away_is_said_and_it_goes_on_when_it_is_back(page: playwright.Page, deployment: Deployment) -> None:
     expect = playwright.expect
-    look_up(page, "ada")
+    deployment.act("eve", 41)
+    look_up(page, "eve")
     expect(page.locator("#verdict")).to_contain_text("present")
     deployment.redis.kill()
     expect(page.locator("#trouble")).to_contain_text("Nothing comes from Redis")
@@ -247,7 +248,7 @@ def test_redis_away_is_said_and_it_goes_on_when_it_is_back(page: playwright.Page
     deployment.let_watch_log_in()
     expect(page.locator("#trouble")).to_be_empty()
     expect(page.locator("#verdict")).to_contain_text("present")
-    deployment.act("ada", 42)
+    deployment.act("eve", 42)
     expect(page.locator("#events tr.new").first).to_contain_text(title(42))
 
 
