@@ -28,6 +28,8 @@ from stream.offsets import end_offsets
 from stream.topics import partition_counts
 
 _LOOK_S = 0.2
+#: An encoder that was only just started has joined its group and committed something by then.
+_BEGINS_WITHIN_S = 30.0
 _MODEL_ID = re.compile(f"[0-9a-f]{{{MODEL_ID_CHARS}}}")
 
 
@@ -93,20 +95,24 @@ class Models:
             The model that was active before, to go back to; None if there was none.
 
         Raises:
-            ConfigError: no encoder of it ever ran.
+            ConfigError: no encoder of it ever ran, nor began to within `patience_s`, of which half a minute is waited for that.
             UnavailableError: it did not catch up within `patience_s`; or Kafka or Redis does not answer.
         """
         topic, group = self._names.sequences, self._names.encoder_group(_checked(model_id))
         where = [(topic, partition) for partition in range(partition_counts(self._admin, [topic])[topic])]
         ends = end_offsets(self._admin, where, committed_only=True)
-        deadline_s = time.monotonic() + patience_s
+        begun_s = time.monotonic()
+        deadline_s, first_commit_s = begun_s + patience_s, begun_s + min(patience_s, _BEGINS_WITHIN_S)
         while True:
             reached = committed_offsets(self._kafka, group, where)
             if not reached:
-                raise ConfigError(
-                    f"no encoder of model {model_id} ever ran here (prefix {self._names.prefix}): start "
-                    "`slipstream --bundle <its directory> encode`, and activate it when it has caught up"
-                )
+                if time.monotonic() >= first_commit_s:
+                    raise ConfigError(
+                        f"no encoder of model {model_id} ever ran here (prefix {self._names.prefix}): start "
+                        "`slipstream --bundle <its directory> encode`, and activate it when it has caught up"
+                    )
+                time.sleep(_LOOK_S)
+                continue
             behind = sum(max(0, ends[w] - reached.get(w, 0)) for w in where)
             if not behind:
                 return activate_model(self._client, self._names, model_id)

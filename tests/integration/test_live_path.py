@@ -23,6 +23,7 @@ from slipstream.pipeline import Pipeline
 from slipstream.processes import Stages
 from slipstream.stack import Stack
 from tests.bundles import random_bundle
+from tests.integration.encoding import wait_until
 from tests.integration.otlp import Collector, collector
 
 pytestmark = [pytest.mark.integration]
@@ -237,12 +238,12 @@ def test_a_producers_trace_goes_through_all_stages(deployment: Deployment) -> No
     trace, producer = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
     event = encode_engagement("marked-user-4711", 987_654_321_987, "save", "home", int(time.time() * 1000))
     deployment.send(event, "marked-user-4711", traceparent=f"00-{trace}-{producer}-01")
+    # By itself, so that no poll has another message in it.
+    wait_until("all spans of the event are there", lambda: len(found.of(trace)) >= 9)
     deployment.send(event, "marked-user-4711", traceparent=f"00-{trace[::-1]}-{producer}-00")
     deployment.send(b"{", "marked-user-4711", traceparent=f"00-{'1' * 32}-{producer}-01")
-    deadline = time.monotonic() + 60
-    while len(found.of(trace)) < 9 or not found.of("1" * 32):
-        assert time.monotonic() < deadline, found.spans()
-        time.sleep(0.1)
+    wait_until("the dead letter's spans are there", lambda: bool(found.of("1" * 32)))
+    deployment.wait_until_quiet()
 
     spans = {(span.service.removeprefix("slipstream-"), span.name.split()[0]): span for span in found.of(trace)}
     assert len(found.of(trace)) == len(spans) == 9

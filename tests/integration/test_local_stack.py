@@ -32,10 +32,18 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
 
 
 @pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory, machine: Machine) -> Iterator[Stack]:
+def started(tmp_path_factory: pytest.TempPathFactory, machine: Machine) -> Iterator[Stack]:
     """Killed and restarted by these tests."""
     with running(tmp_path_factory.mktemp("own"), machine=machine) as stack:
         yield stack
+
+
+@pytest.fixture
+def own(started: Stack) -> Stack:
+    """With the processes that it has now, whichever tests ran before."""
+    now = current(started.data_dir)
+    assert now is not None
+    return now
 
 
 def create(bootstrap: str, topic: str) -> None:

@@ -5,6 +5,7 @@ Run: pytest tests/integration/test_rollover.py
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,20 @@ def test_two_models_side_by_side_switch_back_and_retire(
             assert newcomer.terminate() == 0
 
 
+def test_an_encoder_that_is_only_just_started_is_waited_for(
+    two: tuple[Model, Model], changelog: Changelog, kafka_bootstrap: str, redis_url: str, tmp_path: Path
+) -> None:
+    old, _ = two
+    models = Models(KafkaConfig(kafka_bootstrap), connect(redis_url), changelog.names)
+    changelog.write(users(5, 5000))
+    with ThreadPoolExecutor(1) as aside:
+        activated = aside.submit(models.activate, old.bundle.model_id, 60)
+        with encoder(old, changelog, redis_url, tmp_path / "log", publish_active=False):
+            assert activated.result() is None
+            assert changelog.mismatches(old, redis_url) == []
+    assert [(status.model_id, status.active) for status in models.status()] == [(old.bundle.model_id, True)]
+
+
 def test_a_model_that_lags_is_not_activated(
     two: tuple[Model, Model], changelog: Changelog, kafka_bootstrap: str, redis_url: str, tmp_path: Path
 ) -> None:
@@ -93,6 +108,8 @@ def test_a_model_that_lags_is_not_activated(
         changelog.wait_for(old)
         assert worker.terminate() == 0
     changelog.write(users(5, 9000))
+    # A transaction's end shows a moment after its commit was answered.
+    wait_until("the new records are there", lambda: bool(models.status()[0].lag))
     with pytest.raises(UnavailableError, match=r"is still .* offsets .* behind"):
         models.activate(old.bundle.model_id, 0.5)
     (status,) = models.status()
