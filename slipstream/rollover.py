@@ -95,28 +95,25 @@ class Models:
             The model that was active before, to go back to; None if there was none.
 
         Raises:
-            ConfigError: no encoder of it ever ran, nor began to within `patience_s`, of which half a minute is waited for that.
+            ConfigError: no encoder of it ever committed, nor does so within `patience_s` or 30 s, whichever is shorter.
             UnavailableError: it did not catch up within `patience_s`; or Kafka or Redis does not answer.
         """
         topic, group = self._names.sequences, self._names.encoder_group(_checked(model_id))
         where = [(topic, partition) for partition in range(partition_counts(self._admin, [topic])[topic])]
         ends = end_offsets(self._admin, where, committed_only=True)
         begun_s = time.monotonic()
-        deadline_s, first_commit_s = begun_s + patience_s, begun_s + min(patience_s, _BEGINS_WITHIN_S)
         while True:
             reached = committed_offsets(self._kafka, group, where)
-            if not reached:
-                if time.monotonic() >= first_commit_s:
-                    raise ConfigError(
-                        f"no encoder of model {model_id} ever ran here (prefix {self._names.prefix}): start "
-                        "`slipstream --bundle <its directory> encode`, and activate it when it has caught up"
-                    )
-                time.sleep(_LOOK_S)
-                continue
             behind = sum(max(0, ends[w] - reached.get(w, 0)) for w in where)
-            if not behind:
+            if reached and not behind:
                 return activate_model(self._client, self._names, model_id)
-            if time.monotonic() > deadline_s:
+            waited_s = time.monotonic() - begun_s
+            if not reached and waited_s >= min(patience_s, _BEGINS_WITHIN_S):
+                raise ConfigError(
+                    f"no encoder of model {model_id} ever ran here (prefix {self._names.prefix}): start "
+                    "`slipstream --bundle <its directory> encode`, and activate it when it has caught up"
+                )
+            if waited_s > patience_s:
                 raise UnavailableError(
                     f"model {model_id} is still {behind:,} offsets of {topic} behind after {patience_s:.0f} s: rankers "
                     "would read older states than now. Do its encoders run? `slipstream model status` shows its lag; "
