@@ -31,15 +31,19 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, Model]:
     return small_model(directory / "old", seed=0), small_model(directory / "new", seed=1)
 
 
+@pytest.fixture
+def models(changelog: Changelog, kafka_bootstrap: str, redis_url: str) -> Models:
+    return Models(KafkaConfig(kafka_bootstrap), connect(redis_url), changelog.names)
+
+
 def users(n: int, last_ms: int) -> dict[bytes, Records]:
     return {b"user-%d" % i: events([1000, 2000, last_ms + i], seed=i) for i in range(n)}
 
 
 def test_two_models_side_by_side_switch_back_and_retire(
-    two: tuple[Model, Model], changelog: Changelog, kafka_bootstrap: str, redis_url: str, tmp_path: Path
+    two: tuple[Model, Model], models: Models, changelog: Changelog, redis_url: str, tmp_path: Path
 ) -> None:
     old, new = two
-    models = Models(KafkaConfig(kafka_bootstrap), connect(redis_url), changelog.names)
     first, second = old.bundle.model_id, new.bundle.model_id
     follower = StateReader(redis_url, None, changelog.names)
     changelog.write(users(40, 5000))
@@ -85,10 +89,9 @@ def test_two_models_side_by_side_switch_back_and_retire(
 
 
 def test_an_encoder_that_is_only_just_started_is_waited_for(
-    two: tuple[Model, Model], changelog: Changelog, kafka_bootstrap: str, redis_url: str, tmp_path: Path
+    two: tuple[Model, Model], models: Models, changelog: Changelog, redis_url: str, tmp_path: Path
 ) -> None:
     old, _ = two
-    models = Models(KafkaConfig(kafka_bootstrap), connect(redis_url), changelog.names)
     changelog.write(users(5, 5000))
     with ThreadPoolExecutor(1) as aside:
         activated = aside.submit(models.activate, old.bundle.model_id, 60)
@@ -99,10 +102,9 @@ def test_an_encoder_that_is_only_just_started_is_waited_for(
 
 
 def test_a_model_that_lags_is_not_activated(
-    two: tuple[Model, Model], changelog: Changelog, kafka_bootstrap: str, redis_url: str, tmp_path: Path
+    two: tuple[Model, Model], models: Models, changelog: Changelog, redis_url: str, tmp_path: Path
 ) -> None:
     old, _ = two
-    models = Models(KafkaConfig(kafka_bootstrap), connect(redis_url), changelog.names)
     changelog.write(users(5, 5000))
     with encoder(old, changelog, redis_url, tmp_path / "log", publish_active=False) as worker:
         changelog.wait_for(old)
