@@ -9,7 +9,6 @@ import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
-from edge.oauth import OidcTokens
 from edge.tls import ssl_context
 from schemas.errors import ConfigError, PrerequisiteError
 
@@ -45,6 +44,8 @@ def _sasl(options: Mapping[str, str]) -> dict[str, Any]:
         login = {"sasl_plain_username": options["sasl.username"], "sasl_plain_password": options["sasl.password"]}
         return {"sasl_mechanism": mechanism, **login}
     if mechanism == "OAUTHBEARER":
+        from edge.oauth import OidcTokens  # its aiokafka takes longer to import than most commands run
+
         return {"sasl_mechanism": mechanism, "sasl_oauth_token_provider": OidcTokens(options)}
     if mechanism == "GSSAPI":
         if importlib.util.find_spec("gssapi") is None:

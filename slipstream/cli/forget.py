@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from ranker.rows import Status
 from schemas.errors import MismatchError, UnavailableError
 from slipstream.cli.context import Context, context, needs_extra
 from slipstream.cli.stages import Json, kafka
@@ -63,6 +62,7 @@ def _wait_for_redis(ctx: Context, user: str, partition: int, offset: int, deadli
     with needs_extra("cpu", "forget --wait"):
         from encoder.bundle import load_bundle
         from ranker.reader import StateReader
+        from ranker.rows import Status
     from stream.group_offsets import committed_offsets
 
     bundle, names, cluster = load_bundle(ctx.bundle_dir), ctx.settings.names, kafka(ctx)

@@ -53,6 +53,20 @@ def test_every_command_is_listed_here() -> None:
     assert names(typer.main.get_command(app)) == set(COMMANDS)  # type: ignore[arg-type]
 
 
+def test_a_command_imports_what_it_needs_alone() -> None:
+    heavy = {"redis", "aiokafka", "faust", "onnxruntime", "torch", "pyarrow", "matplotlib", "opentelemetry.sdk"}
+    code = f"import sys, slipstream.cli, stream.ingest; print(sorted({heavy!r} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout == "[]\n"
+
+
 def test_the_version_is_the_packages(tmp_path: Path) -> None:
     done = _slipstream(tmp_path, "--version")
     assert (done.returncode, done.stdout) == (0, f"slipstream {metadata.version('slipstream-embeddings')}\n")
