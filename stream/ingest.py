@@ -59,6 +59,6 @@ def run_ingest(
     over_http = served(registry, health, config.metrics_port, config.metrics_host)
     spans = tracing(config.traces, "ingest", config.names.prefix)
     with stop_on_signals(stop) as signalled, metrics.stage.told(health), over_http, watch, spans as traces:
-        left = IngestWorker(config, metrics, counts[config.names.batches], traces).run(stop, on_pass)
+        left = IngestWorker(config, metrics, counts[config.names.batches], stop, traces).run(on_pass)
     if not left and signalled.is_set():
         end_unfinished()

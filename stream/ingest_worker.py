@@ -4,7 +4,7 @@ One pass of the loop, and the order in which things become durable:
 
     1 poll     what has arrived; a lone event does not wait, under load a pass takes what gathered since the last one
     2 pack     (stream.pack) regroup what is valid by user and partition
-    3 produce  the batches, and what is not valid as dead letters
+    3 produce  (stream.ingest_output) the batches, and what is not valid as dead letters
     4 deliver  wait, while later passes go on, until the broker has acknowledged all of them
     5 commit   the source offsets
 
@@ -18,26 +18,25 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any, cast
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from edge.group import leave_group
 from edge.kafka import make, mapped
 from edge.process import FAREWELL_S, in_time
 from edge.tracing import Tracing
-from schemas.errors import SlipstreamError, UnavailableError
+from schemas.errors import UnavailableError
 from schemas.event import Parser
 from stream.config import IngestConfig
-from stream.dead_letters import Headers, Provenance, dead_letter_headers, without_value
+from stream.dead_letters import Headers
 from stream.expired import ExpiredOffsets
-from stream.in_flight import InFlight, Pass
-from stream.ingest_traces import IngestTraces, OnDelivery
+from stream.in_flight import InFlight
+from stream.ingest_output import IngestOutput
+from stream.ingest_traces import IngestTraces
 from stream.metrics import IngestMetrics
 from stream.pack import Packed, pack
 from stream.registry import StoppedError, framed_reader, framed_value
-from stream.topics import DEAD_LETTER_MAX_MESSAGE_BYTES
 
 logger = logging.getLogger(__name__)
 
@@ -50,10 +49,20 @@ _HOPELESS = {
 
 
 class IngestWorker:
-    """The loop. `partitions` are those of `engagement-batches`."""
+    """The loop.
+
+    Args:
+        partitions: of `engagement-batches`.
+        stop: ends it, when it is set.
+    """
 
     def __init__(
-        self, config: IngestConfig, metrics: IngestMetrics, partitions: int, tracing: Tracing | None = None
+        self,
+        config: IngestConfig,
+        metrics: IngestMetrics,
+        partitions: int,
+        stop: threading.Event,
+        tracing: Tracing | None = None,
     ) -> None:
         self._config = config
         self._metrics = metrics
@@ -70,21 +79,18 @@ class IngestWorker:
         self._in_flight = InFlight()
         self._to_commit: dict[int, int] = {}  # partition -> next offset
         self._owned: set[int] = set()
-        self._failure: SlipstreamError | None = None  # of a delivery
-        self._stop = threading.Event()
+        self._stop = stop
         self._leaving = False
         self._last_pass_s = self._last_commit_s = self._last_lag_s = time.monotonic()
-        kafka = config.kafka
-        self._consumer: Consumer = make(Consumer, _consumer_settings(config), kafka)
-        self._producer: Producer = make(Producer, _producer_settings(config), kafka)
+        self._consumer: Consumer = make(Consumer, _consumer_settings(config), config.kafka)
+        self._output = IngestOutput(config, metrics, stop)
         self._expired = ExpiredOffsets(self._consumer, config.names.engagements, metrics.expired_messages.inc)
 
-    def run(self, stop: threading.Event, on_pass: Callable[[], None]) -> bool:
-        """Passes until `stop` is set; leaves the group, whatever happens. `on_pass` raises when it is time to give up.
+    def run(self, on_pass: Callable[[], None]) -> bool:
+        """Passes until it is told to stop; leaves the group, whatever happens. `on_pass` raises when it is time to give up.
 
         False: it could not leave in good order, since Kafka does not answer; what was not committed comes again.
         """
-        self._stop = stop
         self._consumer.subscribe(
             [self._config.names.engagements],
             on_assign=self._on_assign,
@@ -92,11 +98,11 @@ class IngestWorker:
             on_lost=self._on_lost,
         )
         try:
-            while not stop.is_set():
+            while not self._stop.is_set():
                 on_pass()
                 for partition, offset in self._expired.restart().items():
                     self._in_flight.begin({partition: offset})  # commits it, after what was read before
-                if messages := self._poll(stop):
+                if messages := self._poll():
                     self._process(messages)
                 self._settle()
                 self._report_lag()
@@ -118,18 +124,18 @@ class IngestWorker:
         return leave_group(self._consumer, self._config.kafka, logger) and answered
 
     # 1 poll
-    def _poll(self, stop: threading.Event) -> list[Message]:
-        self._producer.poll(0)
+    def _poll(self) -> list[Message]:
+        self._output.wait(0)
         if len(self._in_flight) >= self._config.max_passes_in_flight:
-            self._producer.poll(0.05)
+            self._output.wait(0.05)
             return []
         # Deliveries are noticed between polls, so wait only briefly while some are due.
         first = self._consumer.poll(0.005 if self._in_flight else 0.1)
         if first is None:
             return []
         until = self._last_pass_s + self._config.linger_ms / 1000
-        while (left := until - time.monotonic()) > 0 and not stop.is_set():
-            self._producer.poll(left)
+        while (left := until - time.monotonic()) > 0 and not self._stop.is_set():
+            self._output.wait(left)
         self._last_pass_s = time.monotonic()
         rest = self._consumer.consume(self._config.max_poll_messages - 1, 0)
         return [message for message in (first, *rest) if self._is_readable(message)]
@@ -158,14 +164,7 @@ class IngestWorker:
         packed = pack(values, arrived, self._parser, self._partitions, self._config.max_batch_bytes)
         if traced:
             traced.packed(packed)
-        begun = self._in_flight.begin(next_offsets)
-        begun.undelivered = len(packed.batches) + len(packed.rejected)
-        on_delivery = partial(self._on_delivery, begun, min(arrived) / 1000)
-        for batch in packed.batches:
-            headers, told = traced.sending(batch.partition, on_delivery) if traced else ([], on_delivery)
-            self._produce(self._config.names.batches, batch.partition, batch.value, None, headers, told)
-        for letter in packed.rejected:
-            self._bury(messages[letter.at], letter.reason, letter.error, on_delivery)
+        self._output.send(self._in_flight.begin(next_offsets), packed, messages, min(arrived) / 1000, traced)
         self._count(len(messages), packed)
 
     def _values(self, messages: list[Message]) -> list[bytes | None]:
@@ -179,53 +178,8 @@ class IngestWorker:
         while (left := until - time.monotonic()) > 0:
             if self._stop.is_set():
                 raise StoppedError
-            self._producer.poll(min(left, 0.1))
+            self._output.wait(min(left, 0.1))
             self._settle()
-
-    def _produce(
-        self,
-        topic: str,
-        partition: int,
-        value: bytes | None,
-        key: bytes | None,
-        headers: Headers,
-        on_delivery: OnDelivery,
-    ) -> None:
-        while True:
-            try:
-                self._producer.produce(topic, value, key, partition=partition, headers=headers, on_delivery=on_delivery)
-                return
-            except BufferError:  # full: wait for deliveries
-                if self._stop.is_set():
-                    return  # its pass stays undelivered, so it is not committed and comes again
-                self._producer.poll(0.05)
-                self._raise_failure()
-            except KafkaException as error:
-                raise mapped(error, f"topic {topic} cannot be written") from None
-
-    def _bury(self, message: Message, reason: str, error: str, on_delivery: OnDelivery) -> None:
-        provenance = Provenance(
-            cast(str, message.topic()),
-            cast(int, message.partition()),
-            cast(int, message.offset()),
-            message.timestamp()[1],
-        )
-        original = cast("list[tuple[str, bytes | None]]", message.headers() or [])
-        headers = dead_letter_headers(reason, error, provenance, original)
-        value, key = message.value(), message.key()
-
-        def delivered(failure: KafkaError | None, letter: Message) -> None:
-            # Only a dead letters topic that somebody else made can be too small. One message must not stop the rest.
-            if failure is not None and failure.code() == KafkaError.MSG_SIZE_TOO_LARGE and letter.value() is not None:
-                text = "%s: too large for topic %s, kept there without its value"
-                logger.error(text, provenance, letter.topic(), extra=provenance._asdict())
-                bare = without_value(headers, len(value or b""))
-                self._produce(self._config.names.dead_letters, -1, None, key, bare, on_delivery)
-            else:
-                on_delivery(failure, letter)
-
-        self._produce(self._config.names.dead_letters, -1, value, key, headers, delivered)
-        self._metrics.dead_letters.labels(reason).inc()
 
     def _count(self, messages: int, packed: Packed) -> None:
         self._metrics.stage.messages.inc(messages)
@@ -234,22 +188,9 @@ class IngestWorker:
         self._metrics.batches.inc(len(packed.batches))
         self._metrics.batch_bytes.inc(sum(len(batch.value) for batch in packed.batches))
 
-    # 4 deliver
-    def _on_delivery(self, begun: Pass, arrived_s: float, error: KafkaError | None, message: Message) -> None:
-        if error is not None:
-            self._failure = self._failure or mapped(error, f"topic {message.topic()} cannot be written")
-            return
-        begun.undelivered -= 1
-        if not begun.undelivered:
-            self._metrics.stage.freshness.observe(max(0.0, time.time() - arrived_s))
-
-    def _raise_failure(self) -> None:
-        if self._failure is not None:
-            raise self._failure
-
-    # 5 commit
+    # 4 deliver, 5 commit
     def _settle(self) -> None:
-        self._raise_failure()
+        self._output.raise_failure()
         self._to_commit |= self._in_flight.settle()
         now = time.monotonic()
         if self._to_commit and now - self._last_commit_s >= self._config.commit_interval_s:
@@ -269,8 +210,8 @@ class IngestWorker:
         False: Kafka did not answer in time. Both waits are bounded: librdkafka waits for a coordinator that is gone for more than
         a minute, and nobody can stop it.
         """
-        undelivered = self._producer.flush(FAREWELL_S)
-        self._raise_failure()
+        delivered = self._output.flush(FAREWELL_S)
+        self._output.raise_failure()
         self._to_commit |= self._in_flight.settle()
         offsets, committed = self._take_offsets(partitions), True
         try:
@@ -281,13 +222,13 @@ class IngestWorker:
                 "offsets were not committed, the next owner repeats some events: %s", mapped(error, "commit")
             )
             return True
-        if undelivered or not committed:
+        if not (delivered and committed):
             logger.warning(
                 "offsets were not committed, the next owner repeats some events: Kafka at %s does not answer within %.0f s",
                 self._config.kafka.bootstrap_servers,
                 FAREWELL_S,
             )
-        return committed and not undelivered
+        return committed and delivered
 
     # The group
     def _on_assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
@@ -339,15 +280,4 @@ def _consumer_settings(config: IngestConfig) -> dict[str, Any]:
         queued_max_messages_kbytes=32 << 10,
         fetch_queue_backoff_ms=10,
         fetch_error_backoff_ms=100,
-    )
-
-
-def _producer_settings(config: IngestConfig) -> dict[str, Any]:
-    return config.kafka.client(
-        enable_idempotence=True,
-        linger_ms=0,  # a pass is the linger
-        compression_type=config.compression,
-        message_max_bytes=DEAD_LETTER_MAX_MESSAGE_BYTES,
-        message_timeout_ms=int(config.give_up_after_s * 1000),
-        queue_buffering_max_kbytes=64 << 10,
     )
