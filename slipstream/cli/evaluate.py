@@ -74,17 +74,14 @@ def _evaluate(
 
       slipstream evaluate ml-1m --checkpoint var/checkpoint --freshness --freshness-ms 35 --plot freshness.svg
     """
-    with needs_extra("cpu,train", "evaluate"):
-        from slipstream.evaluation.run import EvaluateConfig, described, run
-        from slipstream.train_settings import train_config
-
     from bench.result import Result
+    from slipstream.train_settings import train_config
 
     ctx = context(command)
     flags: dict[str, object] = {"preset": preset, "max_seconds": train_seconds, "seed": seed}
     # Every later event is a target here, so a model learns to foresee all of them, unless it is told otherwise.
     as_measured = {"not_targets": ()}
-    # Wrong settings first: a log takes its time.
+    # Wrong settings first: torch and a log take their time.
     train_config(settings_file, flags, assignments or (), items=1, source=log, defaults=as_measured)
     if plot is not None:
         _check_plot(plot, freshness, baselines_only)
@@ -92,6 +89,9 @@ def _evaluate(
         raise ConfigError("--checkpoint is one trained model: leave --seeds and --baselines-only out, or --checkpoint")
     if ablation and (checkpoint is not None or baselines_only or freshness):
         raise ConfigError("--ablation trains its own models: leave --checkpoint, --baselines-only and --freshness out")
+    with needs_extra("cpu,train", "evaluate"):
+        from slipstream.evaluation.run import EvaluateConfig, described, run
+
     loaded = load_log().log
     train = None
     if checkpoint is None and not baselines_only:

@@ -70,13 +70,7 @@ def _train(
 
       slipstream train mine.parquet --config train.toml --set learning_rate=0.003 --resume
     """
-    with needs_extra("train", "train"):
-        from encoder.train_card import write_card
-        from encoder.train_data import in_memory
-        from encoder.training import STATE, Stopped
-        from slipstream.cli.train_data import data_on_disk
-        from slipstream.train_settings import train_config
-        from slipstream.training import asked_to_stop, export_to, train_with_progress
+    from slipstream.train_settings import train_config
 
     ctx = context(command)
     flags: dict[str, object] = {
@@ -90,13 +84,20 @@ def _train(
         "devices": devices,
         "precision": precision,
     }
+    # Wrong settings first: torch and a log take their time.
+    train_config(settings_file, flags, assignments or (), items=1, source=log_arguments.source)
+    with needs_extra("train", "train"):
+        from encoder.train_card import write_card
+        from encoder.train_data import in_memory
+        from encoder.training import STATE, Stopped
+        from slipstream.cli.train_data import data_on_disk
+        from slipstream.training import asked_to_stop, export_to, train_with_progress
+
     checkpoint = out or ctx.settings.data_dir / "checkpoint"
     if not resume and (checkpoint / STATE / "state.json").exists():
         raise ConfigError(
             f"{checkpoint / STATE}: a training was stopped here: go on with --resume, or remove that directory to begin anew"
         )
-    # Wrong settings first: a log takes its time.
-    train_config(settings_file, flags, assignments or (), items=1, source=log_arguments.source)
     if on_disk is None:
         data = in_memory(log_arguments.load().log.split(share)[0])
     elif share == 1:

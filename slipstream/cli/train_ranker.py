@@ -61,17 +61,19 @@ def _train_ranker(
 
       slipstream train-ranker ml-1m --checkpoint var/checkpoint --set learnable_token=false --json
     """
+    from slipstream.ranker_settings import ranker_config
+
+    ctx = context(command)
+    # Wrong settings first: torch and a log take their time.
+    config = ranker_config(
+        settings_file, {"max_seconds": max_seconds, "max_steps": max_steps, "seed": seed}, assignments or ()
+    )
     with needs_extra("cpu,train", "train-ranker"):
         from encoder.checkpoint import load_checkpoint
         from ranker.head.content import load_content
         from slipstream.evaluation.run import split_after
-        from slipstream.ranker_settings import ranker_config
         from slipstream.ranker_training import save_ranker, train_and_measure
 
-    ctx = context(command)
-    config = ranker_config(
-        settings_file, {"max_seconds": max_seconds, "max_steps": max_steps, "seed": seed}, assignments or ()
-    )
     begin = checkpoint or ctx.settings.data_dir / "checkpoint"
     saved = load_checkpoint(begin)
     loaded = load_log().log
@@ -124,17 +126,12 @@ def _evaluate_ranker(
 
       slipstream evaluate-ranker ml-100k --row default --row no_states --seeds 1
     """
-    with needs_extra("train", "evaluate-ranker"):
-        from slipstream.ranker_ablation import ROWS, AblationConfig, ablate_ranker, described
-        from slipstream.ranker_settings import ranker_config
-        from slipstream.train_settings import train_config
-
     from bench.result import Result
+    from slipstream.ranker_settings import ranker_config
+    from slipstream.train_settings import train_config
 
     ctx = context(command)
-    unknown = sorted(set(row or ()) - set(ROWS))
-    if unknown:
-        raise ConfigError(f"--row {unknown[0]}: there are {', '.join(ROWS)}")
+    # Wrong settings first: torch and a log take their time.
     ranker = ranker_config(
         settings_file, {"max_seconds": max_seconds, "max_steps": max_steps, "seed": seed}, assignments or ()
     )
@@ -144,8 +141,13 @@ def _evaluate_ranker(
         "max_steps": pretrain_steps,
         "device": ranker.device,
     }
-    # Wrong settings first: a log takes its time.
     train_config(pretrain_config, flags, (), items=1, source=log)
+    with needs_extra("train", "evaluate-ranker"):
+        from slipstream.ranker_ablation import ROWS, AblationConfig, ablate_ranker, described
+
+    unknown = sorted(set(row or ()) - set(ROWS))
+    if unknown:
+        raise ConfigError(f"--row {unknown[0]}: there are {', '.join(ROWS)}")
     loaded = load_log().log
     items = len(np.unique(loaded.records["item_id"]))
     config = AblationConfig(
