@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from slipstream.cli.app import app
 from tests.bundles import random_bundle
@@ -73,11 +74,17 @@ def test_the_version_is_the_packages(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_says_what_it_does(tmp_path: Path, command: str) -> None:
-    done = _slipstream(tmp_path, *command.split(), "--help")
-    assert done.returncode == 0, done.stderr
+def test_help_says_what_it_does(command: str) -> None:
+    done = CliRunner().invoke(app, [*command.split(), "--help"])
+    assert done.exit_code == 0, done.output
     assert "Examples:" in done.stdout
     assert "--help" in done.stdout
+
+
+def test_without_a_command_the_commands_are_listed(tmp_path: Path) -> None:
+    done = _slipstream(tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert {command.split()[0] for command in COMMANDS} <= set((done.stdout + done.stderr).split())
 
 
 @pytest.mark.parametrize(
