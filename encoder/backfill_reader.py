@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
-from edge.allocator import return_freed_memory
 from edge.process import FAREWELL_S, in_time
 from encoder.backfill import Progress, Range
 from encoder.backfill_partition import BackfillPartition
@@ -150,9 +149,7 @@ class BackfillReader:
         consumer, self._consumer = self._consumer, None
         if consumer is None:
             return True
-        closed = in_time(FAREWELL_S, consumer.close)
-        return_freed_memory()  # what its threads fetched into: else each backfill leaves some 10 MB more with them
-        return closed
+        return in_time(FAREWELL_S, consumer.close)
 
     def _read(self) -> None:
         if self._consumer is None:

@@ -10,7 +10,6 @@ from collections import OrderedDict
 from collections.abc import Collection
 from typing import NamedTuple
 
-from edge.allocator import return_freed_memory
 from encoder.past import Resident
 from schemas.state import StateLayout
 
@@ -75,8 +74,5 @@ class HotStates:
 
     def drop_partitions(self, partitions: Collection[int]) -> None:
         """Forget the users of partitions that are another worker's now."""
-        gone = [u for u, e in self._entries.items() if e.state.header.fence.partition in partitions]
-        for user in gone:
+        for user in [u for u, e in self._entries.items() if e.state.header.fence.partition in partitions]:
             self.drop(user)
-        if gone:
-            return_freed_memory()  # what stays lies between; in a soak some 5 MB more were kept with each rebalance
