@@ -46,8 +46,8 @@ _log = logging.getLogger(__name__)
 _POLL_S, _FETCH_S = 0.1, 0.005
 _REPORT_S = 1.0
 _SAY_EVERY_S = 30.0
-#: Batches and backfills leave holes between the hot states, and partitions that go leave some too: in a soak 20 MB within five
-#: minutes. Takes a millisecond.
+#: What partitions that went and backfills that are over leave between the hot states: 5 and 10 MB each, in a soak. Takes a
+#: millisecond.
 _RETURN_MEMORY_EVERY_S = 60.0
 _FIRST_BACKOFF_S, _LAST_BACKOFF_S = 0.1, 5.0
 
