@@ -7,8 +7,8 @@ On the CPU, batches run at the size that they have: shapes rounded up to buckets
 and saved no memory. Accelerators need the buckets (buckets.py) and run the fp16 form, built from the bundle's graphs at the start
 (graph_weights.py).
 
-On the CPU, slots and embeddings are the same bits whatever the batch, the padding and the way (graph_attention.py). Between kinds
-of machine, versions of ONNX Runtime or providers they differ by rounding (docs/gpu.md).
+On the CPU, slots and embeddings are the same bits whatever the batch, the padding and the way (graph_attention.py, which names an
+exception). Between kinds of machine, versions of ONNX Runtime or providers they differ by rounding (docs/gpu.md).
 """
 
 from __future__ import annotations
