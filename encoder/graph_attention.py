@@ -3,18 +3,14 @@
 In `encode` and `append` the order of operations is chosen so that **a slot's bytes depend on its events alone**: not on the
 batch, not on padding, not on whether its past came from Redis or was computed in the same run. What makes it so, on ONNX
 Runtime's CPU provider:
-- A row of a matrix product does not depend on the other rows (if there are two or more: a single one takes another way when the
-  right side is no constant; the runtime sees to that), and products are accumulated along the inner axis in order. Element-wise
-  operators and normalisations see one row.
+- A number of a matrix product does not depend on the other rows and columns (if there are two or more of each: a single row, and
+  with several kv heads a single column, take another way when the right side is no constant; the runtime sees to that), and
+  products are accumulated along the inner axis in order. Element-wise operators and normalisations see one row.
 - What is left are the sums over keys, whose grouping changes with padding and with the split into past and new. So they are sums
   of integers: exp(score - max) is rounded to multiples of 2^-15 (`exp_steps`), weight times value scale to 2^-17 of the most that
   all of them can sum to (`weight_steps`), values are int8 already. Every partial sum is an integer below 2^24, exact in fp32 in
   any order. That rounding changes an output by about a tenth of what int8 keys and values do.
 - Maxima are taken over keys that the query may see, and a masked key weighs exactly 0.
-
-With groups of heads (more than one kv head, fewer than heads: no preset has them) it holds nearly always: appended to 62 slots,
-one number of 192 fell to the other side of a rounding on one kind of CPU, and 3 of 726 embeddings differed, by up to 2e-5. Which
-operator does it is not known; the oracle's tolerance is far above it.
 """
 
 from __future__ import annotations

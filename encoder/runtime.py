@@ -7,8 +7,8 @@ On the CPU, batches run at the size that they have: shapes rounded up to buckets
 and saved no memory. Accelerators need the buckets (buckets.py) and run the fp16 form, built from the bundle's graphs at the start
 (graph_weights.py).
 
-On the CPU, slots and embeddings are the same bits whatever the batch, the padding and the way (graph_attention.py, which names an
-exception). Between kinds of machine, versions of ONNX Runtime or providers they differ by rounding (docs/gpu.md).
+On the CPU, slots and embeddings are the same bits whatever the batch, the padding and the way (graph_attention.py). Between kinds
+of machine, versions of ONNX Runtime or providers they differ by rounding (docs/gpu.md).
 """
 
 from __future__ import annotations
@@ -132,8 +132,9 @@ class Runtime:
                     raise ProviderError(
                         f"{self.provider}: the graph {name} does not run: {str(error).strip()[:300]}"
                     ) from None
-        # A product with a single row is summed in another order than one with two or more (graph_attention.py).
-        self._min_tokens = 2 if self.shape.heads == self.shape.kv_heads else 1
+        # A product with a single row, or with several kv heads a single column, is summed in another order than one with two or
+        # more of each (graph_attention.py).
+        self._min_slots = 2 if self.shape.kv_heads > 1 or self.shape.heads == 1 else 1
 
     def encode(self, tokens: NDArray[np.float32], last: NDArray[np.int64]) -> Slots:
         """Slots from nothing.
@@ -162,7 +163,11 @@ class Runtime:
             last: `(B,)` i64, index of each row's last real token; past_length + last is below the context.
         """
         self._check_past(past_kv, past_scales, past_length, len(tokens))
-        past: dict[str, NDArray[Any]] = {"past_kv": past_kv, "past_scales": past_scales, "past_length": past_length}
+        past: dict[str, NDArray[Any]] = {
+            "past_kv": self._enough(past_kv),
+            "past_scales": self._enough(past_scales),
+            "past_length": past_length,
+        }
         return self._refresh("append", tokens, last, past, past_length)
 
     def cross(
@@ -214,11 +219,13 @@ class Runtime:
                 f"last: past and new tokens reach position {(first_position + last).max()}, the context ends at "
                 f"{self.shape.context - 1}: anchor the window anew (encoder.plan)"
             )
-        if n_tokens < self._min_tokens:
-            tokens = np.concatenate([tokens, np.zeros_like(tokens)], axis=1)
-        feed: dict[str, NDArray[Any]] = {"tokens": tokens, "last": last, **past}
+        feed: dict[str, NDArray[Any]] = {"tokens": self._enough(tokens), "last": last, **past}
         kv, scales, embedding = self._run(graph, feed)
         return Slots(kv[:, :n_tokens], scales[:, :n_tokens], embedding)
+
+    def _enough(self, slots: NDArray[Any]) -> NDArray[Any]:
+        """With a pad behind a single slot or token, where one alone would be summed otherwise."""
+        return slots if slots.shape[1] >= self._min_slots else np.concatenate([slots, np.zeros_like(slots)], axis=1)
 
     def _run(self, graph: str, feed: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         if graph not in self._runs:

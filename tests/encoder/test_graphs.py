@@ -18,7 +18,6 @@ from encoder.export import Catalogue, export_weights
 from encoder.features import item_seeds
 from encoder.graphs import build_append, build_cross, build_encode
 from encoder.model import PinFM, as_stored
-from encoder.oracle import Tolerance, steps_apart
 from encoder.runtime import Runtime, Slots
 from encoder.weights import random_weights
 from schemas.bundle import PRESETS, ModelShape
@@ -104,39 +103,13 @@ def i64(*values: int) -> NDArray[np.int64]:
 
 
 def same(slots: Slots, row: int, case: Case, reference_row: int, start: int, count: int) -> None:
-    got, span = (slots.kv[row, :count], slots.scales[row, :count]), slice(start, start + count)
-    equal(case, *got, case.slots.kv[reference_row, span], case.slots.scales[reference_row, span])
-
-
-def equal(
-    case: Case,
-    kv: NDArray[np.int8],
-    scales: NDArray[np.float16],
-    wanted_kv: NDArray[np.int8],
-    wanted_scales: NDArray[np.float16],
-) -> None:
-    """Not close: the same. But for groups of heads (encoder/graph_attention.py): there one number in a hundred may be what the
-    oracle allows."""
-    differing = int((kv != wanted_kv).sum()), int((scales.view(np.uint16) != wanted_scales.view(np.uint16)).sum())
-    print(f"{differing} of {kv.size, scales.size} differ")
-    if not groups_of_heads(case):
-        assert differing == (0, 0)
-        return
-    steps = steps_apart(kv, scales, wanted_kv, wanted_scales).reshape(len(kv), -1)
-    assert differing[0] <= max(1, kv.size // 100)
-    assert steps.max() <= Tolerance().steps
-    assert steps.mean(axis=1).max() <= Tolerance().slot_mean_steps
-
-
-def equal_embeddings(case: Case, got: NDArray[np.float32], wanted: NDArray[np.float32]) -> None:
-    if groups_of_heads(case):
-        np.testing.assert_allclose(got, wanted, rtol=0, atol=5e-4)
-    else:
-        np.testing.assert_array_equal(got, wanted)
-
-
-def groups_of_heads(case: Case) -> bool:
-    return 1 < case.shape.kv_heads < case.shape.heads
+    """Not close: the same."""
+    for name in ("kv", "scales"):
+        got = getattr(slots, name)[row, :count]
+        expected = getattr(case.slots, name)[reference_row, start : start + count]
+        differing = int((got != expected).sum())
+        print(f"{name}: {differing} of {got.size} differ")
+        assert not differing, f"{name}: {differing} of {got.size} differ"
 
 
 # ---- against torch
@@ -187,7 +160,7 @@ def test_a_slot_does_not_depend_on_the_batch(case: Case) -> None:
     for row in range(3):
         alone = case.runtime.encode(case.tokens[[row]], i64(case.shape.context - 1))
         same(alone, 0, case, row, 0, case.shape.context)
-        equal_embeddings(case, alone.embedding[0], case.slots.embedding[row])
+        np.testing.assert_array_equal(alone.embedding[0], case.slots.embedding[row])
 
 
 def test_a_slot_does_not_depend_on_what_follows(case: Case) -> None:
@@ -199,7 +172,7 @@ def test_a_slot_does_not_depend_on_what_follows(case: Case) -> None:
         with_pads = case.runtime.encode(padded, i64(length - 1))
         same(exact, 0, case, 0, 0, length)
         same(with_pads, 0, case, 0, 0, length)
-        equal_embeddings(case, exact.embedding, with_pads.embedding)
+        np.testing.assert_array_equal(exact.embedding, with_pads.embedding)
 
 
 @pytest.mark.parametrize("step", [1, 3, 20])
@@ -215,13 +188,20 @@ def test_appending_gives_the_slots_of_encoding(case: Case, step: int) -> None:
         out = case.runtime.append(case.tokens[:1, at : at + n], kv[:, :slots], scales[:, :slots], i64(at), i64(n - 1))
         kv[:, at : at + n], scales[:, at : at + n] = out.kv, out.scales
     same(Slots(kv, scales, out.embedding), 0, case, 0, 0, context)
-    equal_embeddings(case, out.embedding, case.slots.embedding[:1])
+    np.testing.assert_array_equal(out.embedding, case.slots.embedding[:1])
+
+
+def test_one_event_on_any_past(case: Case) -> None:
+    """A product with a single column, new or past, once took another way: with groups of heads a number was off by a rounding."""
+    for row in range(3):
+        for past in range(1, min(case.shape.context, 64)):
+            same(case.append(row, past, past + 1, past), 0, case, row, past, 1)
 
 
 def test_appending_to_nothing_is_encoding(case: Case) -> None:
     out = case.append(0, 0, 10, past_slots=4)
     same(out, 0, case, 0, 0, 10)
-    equal_embeddings(case, out.embedding, case.runtime.encode(case.tokens[:1, :10], i64(9)).embedding)
+    np.testing.assert_array_equal(out.embedding, case.runtime.encode(case.tokens[:1, :10], i64(9)).embedding)
 
 
 @settings(max_examples=15, deadline=None)
@@ -240,7 +220,7 @@ def test_a_ragged_batch_gives_each_user_its_own_slots(case: Case, data: st.DataO
     for i, (row, length, count) in enumerate(zip(rows, lengths, counts, strict=True)):
         same(out, i, case, row, length, count)
         alone = case.append(row, length, length + count, max(length, 1))
-        equal_embeddings(case, out.embedding[i], alone.embedding[0])
+        np.testing.assert_array_equal(out.embedding[i], alone.embedding[0])
 
 
 def test_late_events_and_deletions_keep_what_came_before(case: Case) -> None:
@@ -250,9 +230,10 @@ def test_late_events_and_deletions_keep_what_came_before(case: Case) -> None:
     scratch = case.runtime.encode(wanted, i64(wanted.shape[1] - 1))
     kv, scales = case.past([0], [20], 33)
     out = case.runtime.append(wanted[:, 20:], kv, scales, i64(20), i64(wanted.shape[1] - 21))
-    equal(case, out.kv[0], out.scales[0], scratch.kv[0, 20:], scratch.scales[0, 20:])
-    equal_embeddings(case, out.embedding, scratch.embedding)
-    same(scratch, 0, case, 0, 0, 20)
+    np.testing.assert_array_equal(out.kv, scratch.kv[:, 20:])
+    np.testing.assert_array_equal(out.scales.view(np.uint16), scratch.scales[:, 20:].view(np.uint16))
+    np.testing.assert_array_equal(out.embedding, scratch.embedding)
+    np.testing.assert_array_equal(scratch.kv[:, :20], case.slots.kv[:1, :20])
 
 
 def test_scales_are_on_the_grid_and_none_is_too_small(case: Case) -> None:
